@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# The programs that the lab's scripts run in dom0, made into $(BUILD)/lab.
+#
+#	make -s -f scripts/lab/programs.mk BUILD=DIRECTORY
+
+SRC := $(dir $(lastword $(MAKEFILE_LIST)))
+OUT := $(BUILD)/lab
+CC := gcc
+CFLAGS := -std=gnu11 -O2 -Wall -Wextra -Werror
+# A dynamic program costs dom0 its libraries' way over 9p.
+LDFLAGS := -static
+
+programs: $(OUT)/aio-demo $(OUT)/pin-cost $(OUT)/reproduce
+
+$(OUT)/aio-demo: LDLIBS := -laio -luring
+
+$(OUT)/%: $(SRC)%.c $(SRC)grant-map.h $(lastword $(MAKEFILE_LIST)) | $(OUT)
+	$(CC) $(CFLAGS) $(LDFLAGS) -o $@.new $< $(LDLIBS)
+	mv $@.new $@
+
+$(OUT):
+	mkdir -p $@
+
+.PHONY: programs
