@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# The verbs. Each is one script, which has --help and can be run by itself.
+
+# One after the other, whatever -j says: the steps share the machine's CPUs.
+.NOTPARALLEL:
+MAKEFLAGS += --no-print-directory
+
+help:
+	@echo 'make run            build what is needed, boot it, run the demo: ends with a table'
+	@echo 'make check          build what is needed, run every test [TEST="NAME..."]'
+	@echo 'make check-long     the tests that take long, too'
+	@echo 'make check-stock    the kernel tests on the stock kernel: which of them fail there'
+	@echo 'make check-commits  build every commit of the series'
+	@echo 'make compare        the demo and the reproducers on series and stock side by side'
+	@echo 'make lint           shellcheck, checkpatch, sparse'
+	@echo 'make setup          install the Debian packages that are missing'
+	@echo 'make kernels        build the kernels series and stock'
+	@echo 'make tree           make or update the work tree build/linux, to edit the series in'
+	@echo 'make save           write edits in build/linux back to series/ and the new files'
+	@echo 'make series         write the mail-ready patches to build/mail/'
+	@echo 'make clean          remove build/, unless edits in build/linux are not saved'
+
+setup:
+	@scripts/setup
+
+tree: setup
+	@scripts/tree-make
+
+save:
+	@scripts/tree-save
+
+series: setup
+	@scripts/series-mail
+
+kernel-series: setup
+	@scripts/kernel-build series
+
+kernels: kernel-series
+	@scripts/kernel-build stock
+
+run: kernel-series
+	@scripts/demo
+
+compare: kernels
+	@scripts/compare
+
+check:
+	@scripts/check $(TEST)
+
+check-long:
+	@scripts/check --long $(TEST)
+
+check-stock: kernels
+	@scripts/check-stock $(TEST)
+
+check-commits: setup
+	@scripts/check-commits
+
+lint: setup
+	@scripts/lint
+
+clean:
+	@scripts/clean
+
+.PHONY: help setup tree save series kernel-series kernels run compare check \
+	check-long check-stock check-commits lint clean
