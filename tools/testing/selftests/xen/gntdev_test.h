@@ -1,0 +1,966 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What the gntdev selftests share: grants to map, ways to pin, ways to look.
+ *
+ * Grants come from one of two places.  "Own" grants are pages which this
+ * domain grants to itself through /dev/xen/gntalloc.  "Foreign" grants are
+ * another domain's; who runs the test says which in the environment:
+ *
+ *   XEN_TEST_GRANTS="DOMID REF REF..."   these
+ *   DOMU=command, DOMU_ID=number         run "$DOMU grant COUNT" for more
+ *
+ * The owner's view of a page is had without mapping it, by a grant copy.
+ * Whether a grant is still mapped is asked of Xen and not of the kernel under
+ * test: see grant_in_use().
+ */
+#ifndef XEN_GNTDEV_TEST_H
+#define XEN_GNTDEV_TEST_H
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+#include <linux/aio_abi.h>
+#include <linux/io_uring.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+
+#include <mm/gup_test.h>
+
+typedef uint32_t grant_ref_t;
+typedef uint16_t domid_t;
+
+#include <xen/evtchn.h>
+#include <xen/gntalloc.h>
+#include <xen/gntdev.h>
+
+#define PAGE		4096UL
+#define POOL_MAX	1024
+#define TEST_DISK	"/dev/ram0"
+#define DEBUGFS		"/sys/kernel/debug"
+
+/* ------------------------------------------------------------------ */
+/* Time, bytes and files */
+
+static inline uint64_t now_us(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1000000ULL + ts.tv_nsec / 1000;
+}
+
+static inline void sleep_ms(unsigned int ms)
+{
+	struct timespec ts = { ms / 1000, (ms % 1000) * 1000000L };
+
+	while (nanosleep(&ts, &ts) && errno == EINTR)
+		;
+}
+
+/* Bytes that no other page, and no earlier call with another seed, has. */
+static inline void fill_pages(void *buf, size_t pages, uint64_t seed)
+{
+	uint64_t *p = buf, x = seed * 0x9e3779b97f4a7c15ULL + 1;
+	size_t i;
+
+	for (i = 0; i < pages * PAGE / sizeof(*p); i++) {
+		x ^= x << 13;
+		x ^= x >> 7;
+		x ^= x << 17;
+		p[i] = x;
+	}
+}
+
+static inline void *pages_alloc(size_t pages)
+{
+	void *p = mmap(NULL, pages * PAGE, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
+/* The number in a small file, or -1 if there is no such file. */
+static inline long read_number(const char *path)
+{
+	char buf[64];
+	ssize_t n;
+	int fd;
+
+	fd = open(path, O_RDONLY);
+	if (fd < 0)
+		return -1;
+	n = read(fd, buf, sizeof(buf) - 1);
+	close(fd);
+	if (n <= 0)
+		return -1;
+	buf[n] = 0;
+	return strtol(buf, NULL, 0);
+}
+
+static inline int write_string(const char *path, const char *text)
+{
+	ssize_t n, len = strlen(text);
+	int fd;
+
+	fd = open(path, O_WRONLY);
+	if (fd < 0)
+		return -1;
+	n = write(fd, text, len);
+	close(fd);
+	return n == len ? 0 : -1;
+}
+
+/* Override entries, pages waiting for a pin, pages given up; -1: not there. */
+static inline long count_entries(void)
+{
+	return read_number(DEBUGFS "/xen-m2p-override/entries");
+}
+
+static inline long count_waiting(void)
+{
+	return read_number(DEBUGFS "/xen-grant-unmap/waiting");
+}
+
+static inline long count_retired(void)
+{
+	return read_number(DEBUGFS "/xen-grant-unmap/retired");
+}
+
+/* ------------------------------------------------------------------ */
+/* Hypercalls, through privcmd, for what no driver tells */
+
+struct test_hypercall {
+	uint64_t op;
+	uint64_t arg[5];
+};
+
+struct test_mmap_resource {
+	uint16_t dom;
+	uint32_t type;
+	uint32_t id;
+	uint32_t idx;
+	uint64_t num;
+	uint64_t addr;
+};
+
+#define TEST_PRIVCMD_HYPERCALL \
+	_IOC(_IOC_NONE, 'P', 0, sizeof(struct test_hypercall))
+#define TEST_PRIVCMD_MMAP_RESOURCE \
+	_IOC(_IOC_NONE, 'P', 7, sizeof(struct test_mmap_resource))
+
+#define HYPERVISOR_GRANT_TABLE_OP	20
+#define GNTTABOP_SWAP_GRANT_REF		11
+#define GNTST_EAGAIN			(-12)
+#define RESOURCE_GRANT_TABLE		1
+#define GTF_IN_USE			((1 << 3) | (1 << 4))
+
+struct swap_grant_ref {
+	uint32_t ref_a;
+	uint32_t ref_b;
+	int16_t status;
+};
+
+struct grant_entry_v1 {
+	uint16_t flags;
+	uint16_t domid;
+	uint32_t frame;
+};
+
+static inline int privcmd_fd(void)
+{
+	static int fd = -1;
+
+	if (fd < 0)
+		fd = open("/dev/xen/privcmd", O_RDWR | O_CLOEXEC);
+	return fd;
+}
+
+/* Xen's status of the swap, or 1 if the hypercall could not be made. */
+static inline int swap_refs(uint32_t a, uint32_t b)
+{
+	static struct swap_grant_ref *op;
+	static pid_t op_pid;
+	struct test_hypercall call = {
+		.op = HYPERVISOR_GRANT_TABLE_OP,
+		.arg = { GNTTABOP_SWAP_GRANT_REF, 0, 1 },
+	};
+
+	/* Xen does not fault pages in, and a fork makes them copy-on-write. */
+	if (op_pid != getpid()) {
+		op = pages_alloc(1);
+		if (!op || mlock(op, PAGE))
+			return 1;
+		op_pid = getpid();
+	}
+	op->ref_a = a;
+	op->ref_b = b;
+	op->status = 0;
+	call.arg[1] = (uintptr_t)op;
+	if (ioctl(privcmd_fd(), TEST_PRIVCMD_HYPERCALL, &call) < 0)
+		return 1;
+	return op->status;
+}
+
+/* ------------------------------------------------------------------ */
+/* This domain's number */
+
+static inline bool in_control_domain(void)
+{
+	char buf[64] = "";
+	int fd = open("/proc/xen/capabilities", O_RDONLY);
+
+	if (fd < 0)
+		return false;
+	if (read(fd, buf, sizeof(buf) - 1) < 0)
+		buf[0] = 0;
+	close(fd);
+	return strstr(buf, "control_d");
+}
+
+/* Read of "domid" relative to our own directory in xenstore. */
+static inline int own_domid(void)
+{
+	struct {
+		uint32_t type, req, tx, len;
+		char text[64];
+	} msg = { 2 /* XS_READ */, 1, 0, sizeof("domid"), "domid" };
+	static int domid = -1;
+	int fd;
+
+	if (domid >= 0)
+		return domid;
+	if (in_control_domain())
+		return domid = 0;
+
+	fd = open("/dev/xen/xenbus", O_RDWR | O_CLOEXEC);
+	if (fd < 0)
+		return -1;
+	if (write(fd, &msg, 16 + msg.len) == (ssize_t)(16 + msg.len) &&
+	    read(fd, &msg, 16) == 16 && msg.type == 2 &&
+	    msg.len < sizeof(msg.text) &&
+	    read(fd, msg.text, msg.len) == (ssize_t)msg.len) {
+		msg.text[msg.len] = 0;
+		domid = atoi(msg.text);
+	}
+	close(fd);
+	return domid;
+}
+
+/* ------------------------------------------------------------------ */
+/* Grants */
+
+#define GRANTS_MAX	256
+
+enum grant_source { GRANTS_OWN, GRANTS_FOREIGN };
+
+struct grants {
+	enum grant_source source;
+	int n;
+	int domid;
+	uint32_t ref[GRANTS_MAX + 1];
+	/* own: the device they come from, and one idle ref to swap with */
+	int alloc_fd;
+	uint64_t alloc_index;
+	uint32_t idle;
+	/* foreign: places in the pool */
+	int slot[GRANTS_MAX];
+};
+
+enum pool_state { POOL_FREE, POOL_TAKEN, POOL_LOST };
+
+/* Shared by all tests of one program, which run in processes of their own. */
+struct grant_pool {
+	int domid;
+	int n;
+	uint32_t ref[POOL_MAX];
+	enum pool_state state[POOL_MAX];
+};
+
+static struct grant_pool *grant_pool;
+
+static inline int pool_parse(char *text)
+{
+	char *word, *save;
+
+	for (word = strtok_r(text, " \t\n", &save);
+	     word && grant_pool->n < POOL_MAX;
+	     word = strtok_r(NULL, " \t\n", &save)) {
+		char *end;
+		unsigned long v = strtoul(word, &end, 0);
+
+		if (*end)
+			return -1;
+		if (grant_pool->domid < 0)
+			grant_pool->domid = v;
+		else
+			grant_pool->ref[grant_pool->n++] = v;
+	}
+	return grant_pool->n ? 0 : -1;
+}
+
+/*
+ * Call it first in main().  Returns 0 also when there are no foreign grants;
+ * an error is one that whoever set the environment has to mend.
+ */
+static inline int pool_init(int count)
+{
+	const char *given = getenv("XEN_TEST_GRANTS");
+	const char *domu = getenv("DOMU");
+	const char *domu_id = getenv("DOMU_ID");
+	size_t size = POOL_MAX * 16;
+	char *text;
+	int ret;
+
+	/* A container or a small guest may not have it mounted. */
+	if (access(DEBUGFS "/gup_test", F_OK))
+		mount("debugfs", DEBUGFS, "debugfs", 0, NULL);
+
+	grant_pool = mmap(NULL, sizeof(*grant_pool), PROT_READ | PROT_WRITE,
+			  MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (grant_pool == MAP_FAILED)
+		return -1;
+	grant_pool->domid = -1;
+
+	if (given) {
+		text = strdup(given);
+		if (!text)
+			return -1;
+	} else if (domu && *domu && domu_id) {
+		char cmd[4096];
+		size_t got;
+		FILE *f;
+
+		text = calloc(1, size);
+		if (!text)
+			return -1;
+		snprintf(cmd, sizeof(cmd), "%s grant %d", domu, count);
+		f = popen(cmd, "r");
+		if (!f)
+			return -1;
+		got = snprintf(text, size, "%s ", domu_id);
+		got += fread(text + got, 1, size - got - 1, f);
+		ret = pclose(f);
+		if (ret) {
+			fprintf(stderr, "# '%s' failed\n", cmd);
+			return -1;
+		}
+	} else {
+		return 0;
+	}
+
+	ret = pool_parse(text);
+	if (ret)
+		fprintf(stderr, "# no list of grants: '%s'\n", text);
+	free(text);
+	return ret;
+}
+
+static inline int grants_get_own(struct grants *g, int n)
+{
+	struct ioctl_gntalloc_alloc_gref *op;
+	size_t size = sizeof(*op) + (n + 1) * sizeof(uint32_t);
+	int ret;
+
+	g->domid = own_domid();
+	if (g->domid < 0)
+		return -1;
+	g->alloc_fd = open("/dev/xen/gntalloc", O_RDWR | O_CLOEXEC);
+	if (g->alloc_fd < 0)
+		return -1;
+	op = calloc(1, size);
+	if (!op)
+		return -1;
+	op->domid = g->domid;
+	op->flags = GNTALLOC_FLAG_WRITABLE;
+	op->count = n + 1;
+	ret = ioctl(g->alloc_fd, IOCTL_GNTALLOC_ALLOC_GREF, op);
+	if (!ret) {
+		memcpy(g->ref, op->gref_ids_flex, n * sizeof(uint32_t));
+		g->idle = op->gref_ids_flex[n];
+		g->alloc_index = op->index;
+		g->n = n;
+	}
+	free(op);
+	return ret;
+}
+
+/* Returns 0, -1 with errno, or 1 if there is nobody to give such grants. */
+static inline int grants_get(struct grants *g, enum grant_source source, int n)
+{
+	int i;
+
+	memset(g, 0, sizeof(*g));
+	g->source = source;
+	g->alloc_fd = -1;
+	if (n > GRANTS_MAX) {
+		errno = E2BIG;
+		return -1;
+	}
+	if (source == GRANTS_OWN)
+		return grants_get_own(g, n);
+
+	if (!grant_pool->n)
+		return 1;
+	g->domid = grant_pool->domid;
+	for (i = 0; i < grant_pool->n && g->n < n; i++) {
+		if (grant_pool->state[i] != POOL_FREE)
+			continue;
+		grant_pool->state[i] = POOL_TAKEN;
+		g->slot[g->n] = i;
+		g->ref[g->n++] = grant_pool->ref[i];
+	}
+	if (g->n < n) {
+		errno = ENOSPC;
+		return -1;
+	}
+	return 0;
+}
+
+/*
+ * Does anybody still map grant i?  1 or 0 as Xen has it, -1 if it cannot be
+ * known from here (another domain's grant, seen from an unprivileged domain).
+ *
+ * Own grants: Xen swaps two grants of the calling domain only when neither is
+ * mapped.  Swapping twice leaves them as they were.
+ *
+ * Foreign grants: the control domain looks into the other domain's table.
+ */
+static inline int grant_in_use(struct grants *g, int i)
+{
+	static struct grant_entry_v1 *frame[64];
+	static pid_t frame_pid;
+	const int per_frame = PAGE / sizeof(struct grant_entry_v1);
+	struct test_mmap_resource res = {
+		.dom = g->domid,
+		.type = RESOURCE_GRANT_TABLE,
+		.num = 1,
+	};
+	unsigned int f = g->ref[i] / per_frame;
+	int status;
+	void *p;
+
+	if (g->source == GRANTS_OWN) {
+		status = swap_refs(g->ref[i], g->idle);
+		if (status == GNTST_EAGAIN)
+			return 1;
+		if (status)
+			return -1;
+		return swap_refs(g->ref[i], g->idle) ? -1 : 0;
+	}
+
+	if (!in_control_domain() || f >= 64)
+		return -1;
+	if (frame_pid != getpid()) {
+		memset(frame, 0, sizeof(frame));
+		frame_pid = getpid();
+	}
+	if (!frame[f]) {
+		p = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED,
+			 privcmd_fd(), 0);
+		if (p == MAP_FAILED)
+			return -1;
+		res.idx = f;
+		res.addr = (uintptr_t)p;
+		if (ioctl(privcmd_fd(), TEST_PRIVCMD_MMAP_RESOURCE, &res)) {
+			munmap(p, PAGE);
+			return -1;
+		}
+		frame[f] = p;
+	}
+	return !!(__atomic_load_n(&frame[f][g->ref[i] % per_frame].flags,
+				  __ATOMIC_RELAXED) & GTF_IN_USE);
+}
+
+/* How many of count grants from first on are mapped by somebody. */
+static inline int grants_in_use(struct grants *g, int first, int count)
+{
+	int i, n = 0;
+
+	for (i = first; i < first + count; i++)
+		n += grant_in_use(g, i) > 0;
+	return n;
+}
+
+/* Milliseconds until nobody maps grant i; -1 if somebody does after limit. */
+static inline int grant_wait_unused(struct grants *g, int i, int limit_ms)
+{
+	uint64_t start = now_us();
+
+	while (grant_in_use(g, i) > 0) {
+		if (now_us() - start > limit_ms * 1000ULL)
+			return -1;
+		sleep_ms(1);
+	}
+	return (now_us() - start) / 1000;
+}
+
+/* As above for all of them. */
+static inline int grants_wait_unused(struct grants *g, int limit_ms)
+{
+	uint64_t start = now_us();
+	int i, left;
+
+	for (i = 0; i < g->n; i++) {
+		left = limit_ms - (int)((now_us() - start) / 1000);
+		if (grant_wait_unused(g, i, left > 0 ? left : 0) < 0)
+			return -1;
+	}
+	return (now_us() - start) / 1000;
+}
+
+/* Back to where they came from.  One that is still mapped is not used again. */
+static inline void grants_put(struct grants *g)
+{
+	struct ioctl_gntalloc_dealloc_gref op = {
+		.index = g->alloc_index,
+		.count = g->n + 1,
+	};
+	int i;
+
+	if (g->source == GRANTS_OWN) {
+		if (g->alloc_fd < 0)
+			return;
+		if (g->n)
+			ioctl(g->alloc_fd, IOCTL_GNTALLOC_DEALLOC_GREF, &op);
+		close(g->alloc_fd);
+		g->alloc_fd = -1;
+		return;
+	}
+	for (i = 0; i < g->n; i++)
+		grant_pool->state[g->slot[i]] =
+			grant_in_use(g, i) > 0 ? POOL_LOST : POOL_FREE;
+	g->n = 0;
+}
+
+/* The owner's view of a page, made by Xen from no mapping of ours. */
+static inline int grant_copy(struct grants *g, int i, void *buf, bool write)
+{
+	struct gntdev_grant_copy_segment seg = { .len = PAGE };
+	struct ioctl_gntdev_grant_copy op = { .count = 1, .segments = &seg };
+	int fd, ret;
+
+	if (write) {
+		seg.flags = 2; /* GNTCOPY_dest_gref */
+		seg.source.virt = buf;
+		seg.dest.foreign.ref = g->ref[i];
+		seg.dest.foreign.domid = g->domid;
+	} else {
+		seg.flags = 1; /* GNTCOPY_source_gref */
+		seg.dest.virt = buf;
+		seg.source.foreign.ref = g->ref[i];
+		seg.source.foreign.domid = g->domid;
+	}
+	fd = open("/dev/xen/gntdev", O_RDWR | O_CLOEXEC);
+	if (fd < 0)
+		return -1;
+	ret = ioctl(fd, IOCTL_GNTDEV_GRANT_COPY, &op);
+	close(fd);
+	return ret ? ret : seg.status;
+}
+
+static inline int grant_read(struct grants *g, int i, void *buf)
+{
+	return grant_copy(g, i, buf, false);
+}
+
+static inline int grant_write(struct grants *g, int i, void *buf)
+{
+	return grant_copy(g, i, buf, true);
+}
+
+/* ------------------------------------------------------------------ */
+/* gntdev */
+
+static inline int gntdev_open(void)
+{
+	return open("/dev/xen/gntdev", O_RDWR);
+}
+
+/* A map object for n refs; where to mmap() it goes to *index. */
+static inline int gntdev_add(int fd, int domid, const uint32_t *ref, int n,
+			     uint64_t *index)
+{
+	struct ioctl_gntdev_map_grant_ref *op;
+	int i, ret;
+
+	op = calloc(1, sizeof(*op) + n * sizeof(op->refs[0]));
+	if (!op)
+		return -1;
+	op->count = n;
+	for (i = 0; i < n; i++) {
+		struct ioctl_gntdev_grant_ref *r = op->refs + i;
+
+		r->domid = domid;
+		r->ref = ref[i];
+	}
+	ret = ioctl(fd, IOCTL_GNTDEV_MAP_GRANT_REF, op);
+	*index = op->index;
+	free(op);
+	return ret;
+}
+
+static inline int gntdev_del(int fd, uint64_t index, int n)
+{
+	struct ioctl_gntdev_unmap_grant_ref op = {
+		.index = index,
+		.count = n,
+	};
+
+	return ioctl(fd, IOCTL_GNTDEV_UNMAP_GRANT_REF, &op);
+}
+
+/* Both steps for grants [first, first + n) of g. */
+static inline char *gntdev_map(int fd, struct grants *g, int first, int n,
+			       int prot, uint64_t *index)
+{
+	uint64_t dummy;
+
+	if (!index)
+		index = &dummy;
+	if (gntdev_add(fd, g->domid, g->ref + first, n, index))
+		return MAP_FAILED;
+	return mmap(NULL, n * PAGE, prot, MAP_SHARED, fd, *index);
+}
+
+static inline int gntdev_notify(int fd, uint64_t index, uint32_t action,
+				uint32_t port)
+{
+	struct ioctl_gntdev_unmap_notify op = {
+		.index = index,
+		.action = action,
+		.event_channel_port = port,
+	};
+
+	return ioctl(fd, IOCTL_GNTDEV_SET_UNMAP_NOTIFY, &op);
+}
+
+/* An event channel from this domain to itself. */
+static inline int event_pair(uint32_t *wait_port, uint32_t *send_port)
+{
+	struct ioctl_evtchn_bind_unbound_port u = {
+		.remote_domain = own_domid(),
+	};
+	struct ioctl_evtchn_bind_interdomain b = {
+		.remote_domain = own_domid(),
+	};
+	int fd, ret;
+
+	fd = open("/dev/xen/evtchn", O_RDWR | O_CLOEXEC);
+	if (fd < 0)
+		return -1;
+	ret = ioctl(fd, IOCTL_EVTCHN_BIND_UNBOUND_PORT, &u);
+	if (ret <= 0)
+		goto fail;
+	*wait_port = ret;
+	b.remote_port = ret;
+	ret = ioctl(fd, IOCTL_EVTCHN_BIND_INTERDOMAIN, &b);
+	if (ret <= 0)
+		goto fail;
+	*send_port = ret;
+	return fd;
+fail:
+	close(fd);
+	return -1;
+}
+
+/* 1 if the event came within limit_ms, and is taken; 0 if it did not. */
+static inline int event_wait(int fd, uint32_t port, int limit_ms)
+{
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+	uint32_t got;
+
+	if (poll(&p, 1, limit_ms) <= 0)
+		return 0;
+	if (read(fd, &got, sizeof(got)) != sizeof(got) || got != port)
+		return -1;
+	return write(fd, &got, sizeof(got)) == sizeof(got) ? 1 : -1;
+}
+
+/* ------------------------------------------------------------------ */
+/* Looking at memory that may not be there */
+
+static sigjmp_buf touch_env;
+
+static void touch_handler(int sig)
+{
+	siglongjmp(touch_env, sig);
+}
+
+/* 0 if the byte can be read (and written), or the signal one gets. */
+static inline int touch(char *p, bool write)
+{
+	struct sigaction sa = { .sa_handler = touch_handler };
+	struct sigaction bus, segv;
+	int sig;
+
+	sigaction(SIGBUS, &sa, &bus);
+	sigaction(SIGSEGV, &sa, &segv);
+	sig = sigsetjmp(touch_env, 1);
+	if (!sig) {
+		char c = __atomic_load_n(p, __ATOMIC_RELAXED);
+
+		if (write)
+			__atomic_store_n(p, c, __ATOMIC_RELAXED);
+	}
+	sigaction(SIGBUS, &bus, NULL);
+	sigaction(SIGSEGV, &segv, NULL);
+	return sig;
+}
+
+/* ------------------------------------------------------------------ */
+/* Pins: a pipe */
+
+static inline int pipe_pin(int pipefd[2], void *addr, size_t len)
+{
+	struct iovec iov = { addr, len };
+
+	if (pipe(pipefd))
+		return -1;
+	if (vmsplice(pipefd[1], &iov, 1, 0) != (ssize_t)len) {
+		close(pipefd[0]);
+		close(pipefd[1]);
+		return -1;
+	}
+	return 0;
+}
+
+/* Reads len bytes, as many as there are; returns their number. */
+static inline ssize_t read_all(int fd, void *buf, size_t len)
+{
+	size_t done = 0;
+	ssize_t n;
+
+	while (done < len) {
+		n = read(fd, (char *)buf + done, len - done);
+		if (n < 0)
+			return -1;
+		if (!n)
+			break;
+		done += n;
+	}
+	return done;
+}
+
+static inline void pipe_close(int pipefd[2])
+{
+	close(pipefd[0]);
+	close(pipefd[1]);
+}
+
+/* Takes the data out, which drops the pins, and says if they are these. */
+static inline bool pipe_has(int pipefd[2], const void *want, size_t len)
+{
+	char *got = pages_alloc((len + PAGE - 1) / PAGE);
+	bool ok;
+
+	ok = got && read_all(pipefd[0], got, len) == (ssize_t)len &&
+	     !memcmp(got, want, len);
+	munmap(got, (len + PAGE - 1) / PAGE * PAGE);
+	pipe_close(pipefd);
+	return ok;
+}
+
+/* ------------------------------------------------------------------ */
+/* Pins: the kernel's own GUP test device; one range at a time */
+
+static inline int gup_open(void)
+{
+	return open(DEBUGFS "/gup_test", O_RDWR | O_CLOEXEC);
+}
+
+static inline int gup_pin(int fd, void *addr, size_t len, unsigned int flags)
+{
+	struct pin_longterm_test op = {
+		.addr = (uintptr_t)addr,
+		.size = len,
+		.flags = flags,
+	};
+
+	return ioctl(fd, PIN_LONGTERM_TEST_START, &op);
+}
+
+/* The pinned pages as the kernel sees them. */
+static inline int gup_read(int fd, void *buf)
+{
+	uint64_t addr = (uintptr_t)buf;
+
+	return ioctl(fd, PIN_LONGTERM_TEST_READ, &addr);
+}
+
+static inline int gup_unpin(int fd)
+{
+	return ioctl(fd, PIN_LONGTERM_TEST_STOP);
+}
+
+/* ------------------------------------------------------------------ */
+/* Pins: io_uring, as little of it as will do one operation at a time */
+
+struct uring {
+	int fd;
+	unsigned int *sq_tail, *sq_mask, *sq_array;
+	unsigned int *cq_head, *cq_tail, *cq_mask;
+	struct io_uring_sqe *sqes;
+	struct io_uring_cqe *cqes;
+	void *rings;
+	size_t rings_size, sqes_size;
+};
+
+static inline int uring_open(struct uring *r)
+{
+	struct io_uring_params p = { 0 };
+	size_t sq, cq;
+	char *base;
+
+	r->fd = syscall(__NR_io_uring_setup, 8, &p);
+	if (r->fd < 0)
+		return -1;
+	sq = p.sq_off.array + p.sq_entries * sizeof(unsigned int);
+	cq = p.cq_off.cqes + p.cq_entries * sizeof(struct io_uring_cqe);
+	r->rings_size = sq > cq ? sq : cq;
+	r->sqes_size = p.sq_entries * sizeof(struct io_uring_sqe);
+	base = mmap(NULL, r->rings_size, PROT_READ | PROT_WRITE,
+		    MAP_SHARED | MAP_POPULATE, r->fd, IORING_OFF_SQ_RING);
+	r->sqes = mmap(NULL, r->sqes_size, PROT_READ | PROT_WRITE,
+		       MAP_SHARED | MAP_POPULATE, r->fd, IORING_OFF_SQES);
+	if (base == MAP_FAILED || r->sqes == MAP_FAILED) {
+		close(r->fd);
+		return -1;
+	}
+	r->rings = base;
+	r->sq_tail = (unsigned int *)(base + p.sq_off.tail);
+	r->sq_mask = (unsigned int *)(base + p.sq_off.ring_mask);
+	r->sq_array = (unsigned int *)(base + p.sq_off.array);
+	r->cq_head = (unsigned int *)(base + p.cq_off.head);
+	r->cq_tail = (unsigned int *)(base + p.cq_off.tail);
+	r->cq_mask = (unsigned int *)(base + p.cq_off.ring_mask);
+	r->cqes = (struct io_uring_cqe *)(base + p.cq_off.cqes);
+	return 0;
+}
+
+static inline void uring_close(struct uring *r)
+{
+	munmap(r->rings, r->rings_size);
+	munmap(r->sqes, r->sqes_size);
+	close(r->fd);
+}
+
+static inline int uring_register(struct uring *r, void *addr, size_t len)
+{
+	struct iovec iov = { addr, len };
+
+	return syscall(__NR_io_uring_register, r->fd,
+		       IORING_REGISTER_BUFFERS, &iov, 1);
+}
+
+static inline int uring_unregister(struct uring *r)
+{
+	return syscall(__NR_io_uring_register, r->fd,
+		       IORING_UNREGISTER_BUFFERS, NULL, 0);
+}
+
+/* One operation from start to end; its result, or -errno. */
+static inline int uring_io(struct uring *r, int opcode, int fd, void *addr,
+			   unsigned int len, uint64_t offset)
+{
+	unsigned int tail = *r->sq_tail, head;
+	struct io_uring_sqe *sqe = &r->sqes[tail & *r->sq_mask];
+	int ret;
+
+	memset(sqe, 0, sizeof(*sqe));
+	sqe->opcode = opcode;
+	sqe->fd = fd;
+	sqe->addr = (uintptr_t)addr;
+	sqe->len = len;
+	sqe->off = offset;
+	r->sq_array[tail & *r->sq_mask] = tail & *r->sq_mask;
+	__atomic_store_n(r->sq_tail, tail + 1, __ATOMIC_RELEASE);
+
+	do {
+		ret = syscall(__NR_io_uring_enter, r->fd, 1, 1,
+			      IORING_ENTER_GETEVENTS, NULL, 0);
+	} while (ret < 0 && errno == EINTR);
+	if (ret < 0)
+		return -errno;
+	head = *r->cq_head;
+	if (head == __atomic_load_n(r->cq_tail, __ATOMIC_ACQUIRE))
+		return -EIO;
+	ret = r->cqes[head & *r->cq_mask].res;
+	__atomic_store_n(r->cq_head, head + 1, __ATOMIC_RELEASE);
+	return ret;
+}
+
+/* ------------------------------------------------------------------ */
+/* Pins: native AIO, one operation */
+
+static inline int aio_io(int opcode, int fd, void *addr, size_t len,
+			 uint64_t offset)
+{
+	struct iocb cb = {
+		.aio_lio_opcode = opcode,
+		.aio_fildes = fd,
+		.aio_buf = (uintptr_t)addr,
+		.aio_nbytes = len,
+		.aio_offset = offset,
+	};
+	struct iocb *list[] = { &cb };
+	struct io_event ev = { 0 };
+	aio_context_t ctx = 0;
+	int ret;
+
+	if (syscall(__NR_io_setup, 1, &ctx))
+		return -errno;
+	ret = syscall(__NR_io_submit, ctx, 1, list);
+	if (ret == 1) {
+		ret = syscall(__NR_io_getevents, ctx, 1, 1, &ev, NULL);
+		ret = ret == 1 ? (int)ev.res : -EIO;
+	} else {
+		ret = ret < 0 ? -errno : -EIO;
+	}
+	syscall(__NR_io_destroy, ctx);
+	return ret;
+}
+
+/* ------------------------------------------------------------------ */
+/* Other processes */
+
+static inline int disk_open(int flags)
+{
+	return open(TEST_DISK, O_RDWR | O_CLOEXEC | flags);
+}
+
+/* The wait status, or -1 if it has not ended after limit_ms. */
+static inline int wait_child(pid_t pid, int limit_ms)
+{
+	uint64_t start = now_us();
+	int status;
+
+	for (;;) {
+		pid_t got = waitpid(pid, &status, WNOHANG);
+
+		if (got == pid)
+			return status;
+		if (got < 0 || now_us() - start > limit_ms * 1000ULL)
+			return -1;
+		sleep_ms(1);
+	}
+}
+
+#endif /* XEN_GNTDEV_TEST_H */

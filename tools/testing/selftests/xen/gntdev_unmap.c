@@ -1,0 +1,1426 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Unmapping granted pages: it never waits, never loses data, never leaks.
+ *
+ * What should happen
+ *
+ *   A process maps pages that some domain granted, somebody in the kernel
+ *   holds a few of them (data in a pipe, a registered buffer, a DMA pin), and
+ *   the mapping goes away: by munmap(), whole or in parts, by the death of the
+ *   process, by exec, by another mapping put over it, by madvise().  Then
+ *
+ *    - the call returns at once, and the addresses are free for other use;
+ *    - a page that nobody holds is no longer mapped when it returns;
+ *    - a page that somebody holds keeps its bytes, for reading and for
+ *      writing, until the last holder lets go, and is unmapped soon after;
+ *    - it holds up no other page;
+ *    - nothing but the removal of a mapping unmaps anything.
+ *
+ * How the tests make it happen
+ *
+ *   vmsplice() into a pipe is a pin that lasts until the pipe is read, and
+ *   what is read tells whether the right page was held.  The kernel's GUP test
+ *   device and registered io_uring buffers are pins of the long-term kind.
+ *   Whether a grant is mapped is asked of Xen (grant_in_use()), the bytes the
+ *   owner sees come from a grant copy; so neither depends on the code tested.
+ *
+ * What a failure means
+ *
+ *   Wrong bytes: I/O was served with another page, which is corruption of
+ *   data.  A grant still mapped: its owner can never free the page, and can
+ *   never be destroyed completely.  A process that hangs, or a complaint of
+ *   the kernel in the log ("Bad rss-counter", "still pending"): the core mm
+ *   met a page table entry that is not its own.
+ */
+#include "gntdev_fixture.h"
+
+#include <sys/ptrace.h>
+#include <sys/socket.h>
+
+FIXTURE(unmap) {
+	struct situation s;
+};
+
+FIXTURE_VARIANT(unmap) {
+	enum grant_source source;
+};
+
+FIXTURE_VARIANT_ADD(unmap, own) {
+	.source = GRANTS_OWN,
+};
+
+FIXTURE_VARIANT_ADD(unmap, foreign) {
+	.source = GRANTS_FOREIGN,
+};
+
+FIXTURE_SETUP(unmap)
+{
+	situation_setup(_metadata, &self->s, variant->source);
+}
+
+FIXTURE_TEARDOWN(unmap)
+{
+	situation_teardown(_metadata, &self->s);
+}
+
+/* ------------------------------------------------------------------ */
+/* munmap() */
+
+/* Nobody holds a page: when munmap() returns, no grant is mapped. */
+TEST_F(unmap, munmap_returns_idle_grants_at_once)
+{
+	struct situation *s = &self->s;
+
+	ASSERT_NE(MAP_FAILED, situation_map(s, PROT_READ | PROT_WRITE));
+	EXPECT_TRUE(mapping_works(s, s->addr, 0, NPAGES));
+	ASSERT_EQ(0, situation_unmap(s));
+	EXPECT_EQ(0, grants_in_use(&s->g, 0, NPAGES));
+}
+
+/* Data in a pipe survives the munmap() of the page that it lies in. */
+TEST_F(unmap, munmap_of_a_pinned_page_keeps_the_data)
+{
+	struct situation *s = &self->s;
+	int p[2];
+
+	ASSERT_NE(MAP_FAILED, situation_map(s, PROT_READ | PROT_WRITE));
+	ASSERT_EQ(0, pipe_pin(p, s->addr, PAGE));
+	ASSERT_EQ(0, situation_unmap(s));
+	EXPECT_TRUE(pipe_has(p, s->want, PAGE));
+	EXPECT_LE(0, grant_wait_unused(&s->g, 0, SOON_MS));
+}
+
+/* The same for all pages of the mapping. */
+TEST_F(unmap, munmap_of_a_mapping_pinned_whole_keeps_the_data)
+{
+	struct situation *s = &self->s;
+	int p[2];
+
+	ASSERT_NE(MAP_FAILED, situation_map(s, PROT_READ | PROT_WRITE));
+	ASSERT_EQ(0, pipe_pin(p, s->addr, SIZE));
+	ASSERT_EQ(0, situation_unmap(s));
+	sleep_ms(50);
+	EXPECT_TRUE(pipe_has(p, s->want, SIZE));
+	EXPECT_LE(0, grants_wait_unused(&s->g, SOON_MS));
+}
+
+/* A read-only mapping's page is held and returned like any other. */
+TEST_F(unmap, munmap_of_a_pinned_read_only_page_keeps_the_data)
+{
+	struct situation *s = &self->s;
+	int p[2];
+
+	ASSERT_NE(MAP_FAILED, situation_map(s, PROT_READ));
+	ASSERT_EQ(0, pipe_pin(p, s->addr, SIZE));
+	ASSERT_EQ(0, situation_unmap(s));
+	sleep_ms(50);
+	EXPECT_TRUE(pipe_has(p, s->want, SIZE));
+}
+
+/*
+ * A pinned page stays mapped in the kernel, and is counted as one that waits,
+ * for as long as the pin is held; the process does not wait with it.
+ */
+TEST_F(unmap, munmap_does_not_wait_for_a_pin)
+{
+	struct situation *s = &self->s;
+	uint64_t start;
+	int p[2];
+
+	ASSERT_NE(MAP_FAILED, situation_map(s, PROT_READ | PROT_WRITE));
+	ASSERT_EQ(0, pipe_pin(p, s->addr + 2 * PAGE, PAGE));
+	start = now_us();
+	ASSERT_EQ(0, situation_unmap(s));
+	EXPECT_GT(500000, now_us() - start);
+	sleep_ms(300);
+	EXPECT_NE(0, grant_in_use(&s->g, 2));
+	EXPECT_TRUE(pages_wait(s, 1));
+	EXPECT_TRUE(pipe_has(p, s->want + 2 * PAGE, PAGE));
+}
+
+/* The address is free at once: other memory can be there, and is not shared. */
+TEST_F(unmap, the_range_is_free_at_once)
+{
+	struct situation *s = &self->s;
+	char *where, *other;
+	int p[2];
+
+	where = situation_map(s, PROT_READ | PROT_WRITE);
+	ASSERT_NE(MAP_FAILED, where);
+	ASSERT_EQ(0, pipe_pin(p, where, SIZE));
+	ASSERT_EQ(0, situation_unmap(s));
+	EXPECT_EQ(SIGSEGV, touch(where, false));
+	other = mmap(where, SIZE, PROT_READ | PROT_WRITE,
+		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+	ASSERT_EQ(where, other);
+	memset(other, 0x5a, SIZE);
+	EXPECT_TRUE(pipe_has(p, s->want, SIZE));
+	munmap(other, SIZE);
+}
+
+/*
+ * The page is unmapped soon after the last pin goes: in the common case well
+ * under 100 ms.  The median of five, since another program may be in the way.
+ */
+TEST_F(unmap, a_released_page_is_noticed_soon)
+{
+	struct situation *s = &self->s;
+	int ms[5], i, j, p[2];
+
+	for (i = 0; i < 5; i++) {
+		ASSERT_NE(MAP_FAILED, situation_map(s, PROT_READ));
+		ASSERT_EQ(0, pipe_pin(p, s->addr, PAGE));
+		ASSERT_EQ(0, situation_unmap(s));
+		sleep_ms(i * 40);
+		ASSERT_TRUE(pipe_has(p, s->want, PAGE));
+		ms[i] = grant_wait_unused(&s->g, 0, SOON_MS);
+		ASSERT_LE(0, ms[i]);
+	}
+	for (i = 0; i < 5; i++) {
+		for (j = i + 1; j < 5; j++) {
+			if (ms[j] < ms[i]) {
+				int t = ms[i];
+
+				ms[i] = ms[j];
+				ms[j] = t;
+			}
+		}
+	}
+	EXPECT_GE(100, ms[2])
+		TH_LOG("took %d %d %d %d %d ms", ms[0], ms[1], ms[2], ms[3],
+		       ms[4]);
+}
+
+/* Two pins of one page: it waits for both. */
+TEST_F(unmap, every_pin_of_a_page_counts)
+{
+	struct situation *s = &self->s;
+	int p[2], q[2];
+
+	ASSERT_NE(MAP_FAILED, situation_map(s, PROT_READ | PROT_WRITE));
+	ASSERT_EQ(0, pipe_pin(p, s->addr, PAGE));
+	ASSERT_EQ(0, pipe_pin(q, s->addr, PAGE));
+	ASSERT_EQ(0, situation_unmap(s));
+	EXPECT_TRUE(pipe_has(p, s->want, PAGE));
+	sleep_ms(200);
+	EXPECT_NE(0, grant_in_use(&s->g, 0));
+	EXPECT_TRUE(pipe_has(q, s->want, PAGE));
+}
+
+/* One pinned page: the seven others are given back at once. */
+TEST_F(unmap, a_pinned_page_delays_no_neighbour)
+{
+	struct situation *s = &self->s;
+	int i, p[2];
+
+	ASSERT_NE(MAP_FAILED, situation_map(s, PROT_READ | PROT_WRITE));
+	ASSERT_EQ(0, pipe_pin(p, s->addr + 3 * PAGE, PAGE));
+	ASSERT_EQ(0, situation_unmap(s));
+	EXPECT_TRUE(pages_wait(s, 1));
+	for (i = 0; i < NPAGES; i++) {
+		if (i == 3)
+			continue;
+		EXPECT_LE(0, grant_wait_unused(&s->g, i, AT_ONCE_MS));
+	}
+	EXPECT_NE(0, grant_in_use(&s->g, 3));
+	EXPECT_TRUE(pipe_has(p, s->want + 3 * PAGE, PAGE));
+}
+
+/* A long-term DMA pin: the kernel reads the right bytes through it. */
+TEST_F(unmap, a_dma_pin_outlives_the_mapping)
+{
+	struct situation *s = &self->s;
+	int fd = gup_open();
+
+	ASSERT_LE(0, fd);
+	ASSERT_NE(MAP_FAILED, situation_map(s, PROT_READ | PROT_WRITE));
+	ASSERT_EQ(0, gup_pin(fd, s->addr, SIZE,
+			     PIN_LONGTERM_TEST_FLAG_USE_WRITE |
+			     PIN_LONGTERM_TEST_FLAG_USE_FAST));
+	ASSERT_EQ(0, situation_unmap(s));
+	/* The owner changes a page: the pin must see it, it is no copy. */
+	fill_pages(s->want + 5 * PAGE, 1, 99);
+	EXPECT_EQ(0, grant_write(&s->g, 5, s->want + 5 * PAGE));
+	EXPECT_EQ(0, gup_read(fd, s->got));
+	EXPECT_EQ(0, memcmp(s->got, s->want, SIZE));
+	EXPECT_EQ(0, gup_unpin(fd));
+	EXPECT_LE(0, grants_wait_unused(&s->g, SOON_MS));
+	close(fd);
+}
+
+/* ------------------------------------------------------------------ */
+/* Parts of a mapping */
+
+/* A hole in the middle leaves both ends usable, also for I/O. */
+TEST_F(unmap, partial_munmap_leaves_the_rest_usable)
+{
+	struct situation *s = &self->s;
+	int p[2];
+
+	ASSERT_NE(MAP_FAILED, situation_map(s, PROT_READ | PROT_WRITE));
+	ASSERT_EQ(0, munmap(s->addr + 3 * PAGE, 2 * PAGE));
+	EXPECT_EQ(0, grants_in_use(&s->g, 3, 2));
+	EXPECT_TRUE(mapping_works(s, s->addr, 0, 3));
+	EXPECT_TRUE(mapping_works(s, s->addr + 5 * PAGE, 5, 3));
+	ASSERT_EQ(0, pipe_pin(p, s->addr + 5 * PAGE, 3 * PAGE));
+	EXPECT_TRUE(pipe_has(p, s->want + 5 * PAGE, 3 * PAGE));
+}
+
+/* Unmapping what is unmapped already, alone or with what is not, is no error */
+TEST_F(unmap, repeated_munmap_of_a_range_is_harmless)
+{
+	struct situation *s = &self->s;
+	int p[2];
+
+	ASSERT_NE(MAP_FAILED, situation_map(s, PROT_READ | PROT_WRITE));
+	ASSERT_EQ(0, pipe_pin(p, s->addr + 2 * PAGE, PAGE));
+	ASSERT_EQ(0, munmap(s->addr + 2 * PAGE, 2 * PAGE));
+	ASSERT_EQ(0, munmap(s->addr + 2 * PAGE, 2 * PAGE));
+	ASSERT_EQ(0, munmap(s->addr + PAGE, 4 * PAGE));
+	EXPECT_TRUE(mapping_works(s, s->addr, 0, 1));
+	EXPECT_TRUE(mapping_works(s, s->addr + 5 * PAGE, 5, 3));
+	ASSERT_EQ(0, munmap(s->addr, SIZE));
+	EXPECT_TRUE(pipe_has(p, s->want + 2 * PAGE, PAGE));
+}
+
+/* ------------------------------------------------------------------ */
+/* Other calls that remove a mapping */
+
+/* Anonymous memory put over a mapping is new memory, at once. */
+TEST_F(unmap, a_mapping_put_over_it_keeps_the_data)
+{
+	struct situation *s = &self->s;
+	char *other;
+	int p[2], i;
+
+	ASSERT_NE(MAP_FAILED, situation_map(s, PROT_READ | PROT_WRITE));
+	ASSERT_EQ(0, pipe_pin(p, s->addr, SIZE));
+	other = mmap(s->addr + PAGE, 4 * PAGE, PROT_READ | PROT_WRITE,
+		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+	ASSERT_EQ(s->addr + PAGE, other);
+	for (i = 0; i < 4; i++)
+		EXPECT_EQ(0, other[i * PAGE]);
+	memset(other, 0x5a, 4 * PAGE);
+	EXPECT_TRUE(mapping_works(s, s->addr, 0, 1));
+	EXPECT_TRUE(mapping_works(s, s->addr + 5 * PAGE, 5, 3));
+	EXPECT_TRUE(pipe_has(p, s->want, SIZE));
+	for (i = 1; i < 5; i++)
+		EXPECT_LE(0, grant_wait_unused(&s->g, i, SOON_MS));
+}
+
+/* Another grant mapping put over it: each has its own pages. */
+TEST_F(unmap, another_grant_mapping_put_over_it_works)
+{
+	struct situation *s = &self->s;
+	uint64_t index;
+	int p[2];
+
+	ASSERT_EQ(0, gntdev_add(s->fd, s->g.domid, s->g.ref + 4, 4,
+				&s->index));
+	s->addr = mmap(NULL, SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+		       0);
+	ASSERT_NE(MAP_FAILED, s->addr);
+	ASSERT_EQ(0, gntdev_add(s->fd, s->g.domid, s->g.ref, 4, &index));
+	ASSERT_EQ(s->addr, mmap(s->addr, 4 * PAGE, PROT_READ | PROT_WRITE,
+				MAP_SHARED | MAP_FIXED, s->fd, index));
+	ASSERT_EQ(0, pipe_pin(p, s->addr, 4 * PAGE));
+	ASSERT_EQ(s->addr, mmap(s->addr, 4 * PAGE, PROT_READ | PROT_WRITE,
+				MAP_SHARED | MAP_FIXED, s->fd, s->index));
+	EXPECT_TRUE(mapping_works(s, s->addr, 4, 4));
+	EXPECT_TRUE(pipe_has(p, s->want, 4 * PAGE));
+}
+
+/*
+ * MADV_DONTNEED drops the pages.  There is nothing to fault them in from, so
+ * who touches the range afterwards gets SIGBUS.
+ */
+TEST_F(unmap, madv_dontneed_keeps_the_data)
+{
+	struct situation *s = &self->s;
+	int p[2], i;
+
+	ASSERT_NE(MAP_FAILED, situation_map(s, PROT_READ | PROT_WRITE));
+	ASSERT_EQ(0, pipe_pin(p, s->addr, SIZE));
+	ASSERT_EQ(0, madvise(s->addr + 2 * PAGE, 3 * PAGE, MADV_DONTNEED));
+	for (i = 2; i < 5; i++)
+		EXPECT_EQ(SIGBUS, touch(s->addr + i * PAGE, false));
+	EXPECT_TRUE(mapping_works(s, s->addr, 0, 2));
+	EXPECT_TRUE(mapping_works(s, s->addr + 5 * PAGE, 5, 3));
+	/* Changed by mapping_works() while it lay in the pipe. */
+	EXPECT_TRUE(pipe_has(p, s->want, SIZE));
+	for (i = 2; i < 5; i++)
+		EXPECT_LE(0, grant_wait_unused(&s->g, i, SOON_MS));
+}
+
+/* Nobody holds a page: MADV_DONTNEED gives the grants back at once, once. */
+TEST_F(unmap, madv_dontneed_returns_idle_grants_at_once)
+{
+	struct situation *s = &self->s;
+
+	ASSERT_NE(MAP_FAILED, situation_map(s, PROT_READ | PROT_WRITE));
+	ASSERT_EQ(0, madvise(s->addr, 4 * PAGE, MADV_DONTNEED));
+	EXPECT_EQ(0, grants_in_use(&s->g, 0, 4));
+	EXPECT_TRUE(mapping_works(s, s->addr + 4 * PAGE, 4, 4));
+	ASSERT_EQ(0, madvise(s->addr, SIZE, MADV_DONTNEED));
+	EXPECT_EQ(0, grants_in_use(&s->g, 0, NPAGES));
+	ASSERT_EQ(0, situation_unmap(s));
+}
+
+/*
+ * mremap() to another place either is refused and leaves the mapping as it
+ * was, or removes it; there is never a second one, nor other bytes.
+ */
+TEST_F(unmap, mremap_never_shows_other_bytes)
+{
+	struct situation *s = &self->s;
+	char *to, *p2;
+	int p[2], i;
+
+	ASSERT_NE(MAP_FAILED, situation_map(s, PROT_READ | PROT_WRITE));
+	to = mmap(NULL, SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, to);
+	ASSERT_EQ(0, pipe_pin(p, s->addr, SIZE));
+	p2 = mremap(s->addr, SIZE, SIZE, MREMAP_MAYMOVE | MREMAP_FIXED, to);
+	if (p2 == MAP_FAILED) {
+		EXPECT_TRUE(mapping_works(s, s->addr, 0, NPAGES));
+		EXPECT_EQ(0, situation_unmap(s));
+	} else {
+		EXPECT_EQ(to, p2);
+		EXPECT_EQ(SIGSEGV, touch(s->addr, false));
+		for (i = 0; i < NPAGES; i++) {
+			int sig = touch(to + i * PAGE, false);
+
+			if (sig) {
+				EXPECT_EQ(SIGBUS, sig);
+				continue;
+			}
+			EXPECT_EQ(0, memcmp(to + i * PAGE, s->want + i * PAGE,
+					    PAGE));
+		}
+		s->addr = NULL;
+	}
+	EXPECT_EQ(0, munmap(to, SIZE));
+	EXPECT_TRUE(pipe_has(p, s->want, SIZE));
+}
+
+/* mremap() to a smaller size is a munmap() of the rest; to a larger, refused */
+TEST_F(unmap, mremap_can_shrink_and_cannot_grow)
+{
+	struct situation *s = &self->s;
+	int p[2];
+
+	ASSERT_NE(MAP_FAILED, situation_map(s, PROT_READ | PROT_WRITE));
+	EXPECT_EQ(MAP_FAILED, mremap(s->addr, SIZE, 2 * SIZE, MREMAP_MAYMOVE));
+	EXPECT_EQ(EFAULT, errno);
+	EXPECT_TRUE(mapping_works(s, s->addr, 0, NPAGES));
+	ASSERT_EQ(0, pipe_pin(p, s->addr, SIZE));
+	ASSERT_EQ(s->addr, mremap(s->addr, SIZE, 3 * PAGE, 0));
+	EXPECT_TRUE(mapping_works(s, s->addr, 0, 3));
+	EXPECT_EQ(SIGSEGV, touch(s->addr + 3 * PAGE, false));
+	EXPECT_TRUE(pipe_has(p, s->want, SIZE));
+	EXPECT_LE(0, grant_wait_unused(&s->g, NPAGES - 1, SOON_MS));
+}
+
+/* A child of fork() has no part in the mapping, and its end changes nothing */
+TEST_F(unmap, fork_does_not_copy_the_mapping)
+{
+	struct situation *s = &self->s;
+	int p[2], status;
+	pid_t pid;
+
+	ASSERT_NE(MAP_FAILED, situation_map(s, PROT_READ | PROT_WRITE));
+	ASSERT_EQ(0, pipe_pin(p, s->addr, PAGE));
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid)
+		_exit(touch(s->addr, false) == SIGSEGV ? 0 : 1);
+	status = wait_child(pid, 5000);
+	EXPECT_EQ(0, status);
+	EXPECT_TRUE(mapping_works(s, s->addr, 1, NPAGES - 1));
+	EXPECT_TRUE(pipe_has(p, s->want, PAGE));
+}
+
+/* ------------------------------------------------------------------ */
+/* Death of the process */
+
+enum how_it_ends { BY_EXIT, BY_SIGKILL, BY_EXEC };
+
+/*
+ * A child maps the grants with a device of its own, puts all bytes into the
+ * pipe, and ends.  After exec its process lives on without the mapping, with
+ * the device still open.
+ */
+static pid_t child_with_data_in_flight(struct situation *s, int pipefd[2],
+				       enum how_it_ends how)
+{
+	struct iovec iov = { NULL, SIZE };
+	int ready[2];
+	pid_t pid;
+	char c;
+
+	if (pipe(pipefd) || pipe2(ready, O_CLOEXEC))
+		return -1;
+	pid = fork();
+	if (pid) {
+		/* The end of file comes with the exit or the exec. */
+		close(ready[1]);
+		if (read(ready[0], &c, 1) != 1)
+			pid = -1;
+		if (how == BY_SIGKILL && pid > 0)
+			kill(pid, SIGKILL);
+		else if (read(ready[0], &c, 1))
+			pid = -1;
+		close(ready[0]);
+		return pid;
+	}
+
+	s->fd = gntdev_open();
+	iov.iov_base = situation_map(s, PROT_READ | PROT_WRITE);
+	if (iov.iov_base == MAP_FAILED ||
+	    vmsplice(pipefd[1], &iov, 1, 0) != SIZE ||
+	    write(ready[1], "r", 1) != 1)
+		_exit(2);
+	switch (how) {
+	case BY_EXIT:
+		_exit(0);
+	case BY_EXEC:
+		execl("/proc/self/exe", "gntdev_unmap", "--sleep", NULL);
+		_exit(3);
+	case BY_SIGKILL:
+		for (;;)
+			pause();
+	}
+	_exit(4);
+}
+
+TEST_F(unmap, a_killed_process_keeps_its_data_in_flight)
+{
+	struct situation *s = &self->s;
+	int p[2], status;
+	pid_t pid;
+
+	pid = child_with_data_in_flight(s, p, BY_SIGKILL);
+	ASSERT_LT(0, pid);
+	status = wait_child(pid, 5000);
+	ASSERT_NE(-1, status)
+		TH_LOG("the killed process does not go");
+	EXPECT_TRUE(WIFSIGNALED(status));
+	sleep_ms(50);
+	EXPECT_TRUE(pipe_has(p, s->want, SIZE));
+}
+
+TEST_F(unmap, an_exiting_process_keeps_its_data_in_flight)
+{
+	struct situation *s = &self->s;
+	int p[2], status;
+	pid_t pid;
+
+	pid = child_with_data_in_flight(s, p, BY_EXIT);
+	ASSERT_LT(0, pid);
+	status = wait_child(pid, 5000);
+	ASSERT_EQ(0, status);
+	sleep_ms(50);
+	EXPECT_TRUE(pipe_has(p, s->want, SIZE));
+}
+
+TEST_F(unmap, exec_keeps_the_data_in_flight)
+{
+	struct situation *s = &self->s;
+	int p[2], status;
+	pid_t pid;
+
+	pid = child_with_data_in_flight(s, p, BY_EXEC);
+	ASSERT_LT(0, pid);
+	ASSERT_EQ(-1, wait_child(pid, 50))
+		TH_LOG("the new program does not run");
+	EXPECT_TRUE(pipe_has(p, s->want, SIZE));
+	EXPECT_LE(0, grants_wait_unused(&s->g, SOON_MS))
+		TH_LOG("mapped by a process that has no mapping");
+	kill(pid, SIGKILL);
+	status = wait_child(pid, 5000);
+	EXPECT_NE(-1, status);
+}
+
+/* A process with nothing pinned leaves nothing, whatever ends it. */
+TEST_F(unmap, a_killed_process_with_nothing_pinned_leaves_nothing)
+{
+	struct situation *s = &self->s;
+	int p[2], status;
+	pid_t pid;
+
+	pid = child_with_data_in_flight(s, p, BY_SIGKILL);
+	ASSERT_LT(0, pid);
+	EXPECT_TRUE(pipe_has(p, s->want, SIZE));
+	status = wait_child(pid, 5000);
+	ASSERT_NE(-1, status);
+	EXPECT_LE(0, grants_wait_unused(&s->g, SOON_MS));
+}
+
+/*
+ * The OOM reaper takes a dying process's memory while that still runs, and
+ * may not sleep in it.  process_mrelease() does the same for who asks.  The
+ * victim is held at its exit by ptrace, so that it still has its memory.  The
+ * reaper leaves shared mappings alone: this one is private, thus read-only.
+ */
+TEST_F(unmap, the_oom_reaper_keeps_the_data)
+{
+	struct situation *s = &self->s;
+	int p[2], ready[2], status, pidfd, i;
+	struct iovec iov;
+	uint64_t index;
+	pid_t pid;
+	char c;
+
+	ASSERT_EQ(0, pipe(p));
+	ASSERT_EQ(0, pipe(ready));
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		s->fd = gntdev_open();
+		if (gntdev_add(s->fd, s->g.domid, s->g.ref, NPAGES, &index))
+			_exit(2);
+		iov.iov_base = mmap(NULL, SIZE, PROT_READ, MAP_PRIVATE, s->fd,
+				    index);
+		iov.iov_len = 4 * PAGE;
+		if (iov.iov_base == MAP_FAILED ||
+		    vmsplice(p[1], &iov, 1, 0) != (ssize_t)iov.iov_len ||
+		    write(ready[1], "r", 1) != 1)
+			_exit(3);
+		for (;;)
+			pause();
+	}
+	ASSERT_EQ(1, read(ready[0], &c, 1));
+	ASSERT_EQ(0, ptrace(PTRACE_SEIZE, pid, 0, PTRACE_O_TRACEEXIT));
+	pidfd = syscall(__NR_pidfd_open, pid, 0);
+	ASSERT_LE(0, pidfd);
+	ASSERT_EQ(0, kill(pid, SIGKILL));
+	status = wait_child(pid, 5000);
+	ASSERT_TRUE(WIFSTOPPED(status) &&
+		    status >> 8 == (SIGTRAP | (PTRACE_EVENT_EXIT << 8)))
+		TH_LOG("status %#x", status);
+
+	EXPECT_EQ(0, syscall(__NR_process_mrelease, pidfd, 0))
+		TH_LOG("process_mrelease: %s", strerror(errno));
+	for (i = 4; i < NPAGES; i++)
+		EXPECT_LE(0, grant_wait_unused(&s->g, i, AT_ONCE_MS));
+	EXPECT_NE(0, grant_in_use(&s->g, 0));
+	EXPECT_TRUE(pipe_has(p, s->want, 4 * PAGE));
+	EXPECT_LE(0, grants_wait_unused(&s->g, SOON_MS));
+
+	EXPECT_EQ(0, ptrace(PTRACE_CONT, pid, 0, 0));
+	status = wait_child(pid, 5000);
+	EXPECT_TRUE(WIFSIGNALED(status));
+	pipe_close(ready);
+	close(pidfd);
+}
+
+/* ------------------------------------------------------------------ */
+/* The device and its map objects */
+
+/* Closing the device leaves the mapping, which munmap() then removes. */
+TEST_F(unmap, close_before_munmap_leaves_the_mapping)
+{
+	struct situation *s = &self->s;
+	int p[2];
+
+	ASSERT_NE(MAP_FAILED, situation_map(s, PROT_READ | PROT_WRITE));
+	ASSERT_EQ(0, close(s->fd));
+	s->fd = -1;
+	EXPECT_TRUE(mapping_works(s, s->addr, 0, NPAGES));
+	ASSERT_EQ(0, pipe_pin(p, s->addr, SIZE));
+	ASSERT_EQ(0, situation_unmap(s));
+	EXPECT_TRUE(pipe_has(p, s->want, SIZE));
+}
+
+TEST_F(unmap, close_after_munmap_of_a_pinned_page_keeps_the_data)
+{
+	struct situation *s = &self->s;
+	int p[2];
+
+	ASSERT_NE(MAP_FAILED, situation_map(s, PROT_READ | PROT_WRITE));
+	ASSERT_EQ(0, pipe_pin(p, s->addr, SIZE));
+	ASSERT_EQ(0, situation_unmap(s));
+	ASSERT_EQ(0, close(s->fd));
+	s->fd = -1;
+	sleep_ms(50);
+	EXPECT_TRUE(pipe_has(p, s->want, SIZE));
+}
+
+/* The ioctl forgets the map object; the mapping lives until munmap(). */
+TEST_F(unmap, the_unmap_ioctl_leaves_the_mapping)
+{
+	struct situation *s = &self->s;
+	int p[2];
+
+	ASSERT_NE(MAP_FAILED, situation_map(s, PROT_READ | PROT_WRITE));
+	ASSERT_EQ(0, gntdev_del(s->fd, s->index, NPAGES));
+	EXPECT_EQ(-1, gntdev_del(s->fd, s->index, NPAGES));
+	EXPECT_EQ(ENOENT, errno);
+	EXPECT_TRUE(mapping_works(s, s->addr, 0, NPAGES));
+	ASSERT_EQ(0, pipe_pin(p, s->addr, PAGE));
+	ASSERT_EQ(0, situation_unmap(s));
+	EXPECT_TRUE(pipe_has(p, s->want, PAGE));
+}
+
+/* IOCTL_GNTDEV_GET_OFFSET_FOR_VADDR tells the whole map's place and size. */
+TEST_F(unmap, get_offset_for_vaddr_tells_the_whole_map)
+{
+	struct ioctl_gntdev_get_offset_for_vaddr op = { 0 };
+	struct situation *s = &self->s;
+
+	ASSERT_NE(MAP_FAILED, situation_map(s, PROT_READ | PROT_WRITE));
+	op.vaddr = (uintptr_t)s->addr;
+	ASSERT_EQ(0, ioctl(s->fd, IOCTL_GNTDEV_GET_OFFSET_FOR_VADDR, &op));
+	EXPECT_EQ(s->index, op.offset);
+	EXPECT_EQ(NPAGES, op.count);
+
+	ASSERT_EQ(0, munmap(s->addr + PAGE, PAGE));
+	op.vaddr = (uintptr_t)(s->addr + 2 * PAGE);
+	op.offset = 0;
+	op.count = 0;
+	ASSERT_EQ(0, ioctl(s->fd, IOCTL_GNTDEV_GET_OFFSET_FOR_VADDR, &op));
+	EXPECT_EQ(s->index, op.offset);
+	EXPECT_EQ(NPAGES, op.count);
+
+	op.vaddr = (uintptr_t)&op;
+	EXPECT_EQ(-1, ioctl(s->fd, IOCTL_GNTDEV_GET_OFFSET_FOR_VADDR, &op));
+	EXPECT_EQ(EINVAL, errno);
+}
+
+/* One map object is mapped once at a time, whole, and not written privately. */
+TEST_F(unmap, wrong_mmap_calls_are_refused)
+{
+	struct situation *s = &self->s;
+	uint64_t index;
+
+	ASSERT_NE(MAP_FAILED, situation_map(s, PROT_READ | PROT_WRITE));
+	EXPECT_EQ(MAP_FAILED, mmap(NULL, SIZE, PROT_READ, MAP_SHARED, s->fd,
+				   s->index));
+	EXPECT_EQ(EINVAL, errno);
+	EXPECT_TRUE(mapping_works(s, s->addr, 0, NPAGES));
+	ASSERT_EQ(0, situation_unmap(s));
+
+	ASSERT_EQ(0, gntdev_add(s->fd, s->g.domid, s->g.ref, NPAGES, &index));
+	EXPECT_EQ(MAP_FAILED, mmap(NULL, SIZE - PAGE, PROT_READ, MAP_SHARED,
+				   s->fd, index));
+	EXPECT_EQ(EINVAL, errno);
+	EXPECT_EQ(MAP_FAILED, mmap(NULL, SIZE, PROT_READ | PROT_WRITE,
+				   MAP_PRIVATE, s->fd, index));
+	EXPECT_EQ(EINVAL, errno);
+	EXPECT_EQ(0, grants_in_use(&s->g, 0, NPAGES));
+}
+
+/* ------------------------------------------------------------------ */
+/* Registered buffers */
+
+/* io_uring's registered buffers: I/O goes to the right page after munmap(). */
+TEST_F(unmap, registered_buffers_outlive_the_mapping)
+{
+	struct situation *s = &self->s;
+	struct uring r;
+	char *addr;
+	int disk, i;
+
+	disk = disk_open(O_DIRECT);
+	ASSERT_LE(0, disk);
+	ASSERT_EQ(0, uring_open(&r));
+	addr = situation_map(s, PROT_READ | PROT_WRITE);
+	ASSERT_NE(MAP_FAILED, addr);
+	ASSERT_EQ(0, uring_register(&r, addr, SIZE))
+		TH_LOG("register: %s", strerror(errno));
+	ASSERT_EQ(0, situation_unmap(s));
+
+	/* Out of the granted pages ... */
+	EXPECT_EQ(SIZE, uring_io(&r, IORING_OP_WRITE_FIXED, disk, addr, SIZE,
+				 0));
+	memset(s->got, 0, SIZE);
+	EXPECT_EQ(SIZE, pread(disk, s->got, SIZE, 0));
+	EXPECT_EQ(0, memcmp(s->got, s->want, SIZE));
+
+	/* ... and into them. */
+	fill_pages(s->want, NPAGES, now_us());
+	EXPECT_EQ(SIZE, pwrite(disk, s->want, SIZE, 0));
+	EXPECT_EQ(SIZE, uring_io(&r, IORING_OP_READ_FIXED, disk, addr, SIZE,
+				 0));
+	EXPECT_TRUE(owner_sees(s, 0, NPAGES));
+
+	for (i = 0; i < NPAGES; i++)
+		EXPECT_NE(0, grant_in_use(&s->g, i));
+	EXPECT_EQ(0, uring_unregister(&r));
+	EXPECT_LE(0, grants_wait_unused(&s->g, SOON_MS));
+	uring_close(&r);
+	close(disk);
+}
+
+/* A process dies with registered buffers: they go with its ring. */
+TEST_F(unmap, a_killed_process_leaves_no_registered_buffers)
+{
+	struct situation *s = &self->s;
+	int ready[2], status;
+	struct uring r;
+	pid_t pid;
+	char c;
+
+	ASSERT_EQ(0, pipe(ready));
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		s->fd = gntdev_open();
+		if (uring_open(&r) ||
+		    situation_map(s, PROT_READ | PROT_WRITE) == MAP_FAILED ||
+		    uring_register(&r, s->addr, SIZE) ||
+		    write(ready[1], "r", 1) != 1)
+			_exit(2);
+		for (;;)
+			pause();
+	}
+	close(ready[1]);
+	ASSERT_EQ(1, read(ready[0], &c, 1));
+	kill(pid, SIGKILL);
+	status = wait_child(pid, 5000);
+	ASSERT_NE(-1, status);
+	/* The ring is torn down by a worker, after the process. */
+	EXPECT_LE(0, grants_wait_unused(&s->g, 5 * SOON_MS));
+	close(ready[0]);
+}
+
+/* ------------------------------------------------------------------ */
+/* The same grant twice */
+
+/*
+ * One grant, a read-only and a writable mapping, in both orders, and one of
+ * them goes while its page is held: the other is as good as before.
+ */
+static void two_mappings(struct __test_metadata *_metadata,
+			 struct situation *s, int prot_goes, int prot_stays)
+{
+	char *goes, *stays;
+	int p[2];
+	bool ok;
+
+	goes = gntdev_map(s->fd, &s->g, 0, NPAGES, prot_goes, NULL);
+	ASSERT_NE(MAP_FAILED, goes);
+	stays = situation_map(s, prot_stays);
+	ASSERT_NE(MAP_FAILED, stays);
+	EXPECT_TRUE(mapping_shows(s, goes, 0, NPAGES));
+	EXPECT_TRUE(mapping_shows(s, stays, 0, NPAGES));
+
+	ASSERT_EQ(0, pipe_pin(p, goes, SIZE));
+	ASSERT_EQ(0, munmap(goes, SIZE));
+	if (prot_stays & PROT_WRITE)
+		ok = mapping_works(s, stays, 0, NPAGES);
+	else
+		ok = mapping_shows(s, stays, 0, NPAGES);
+	EXPECT_TRUE(ok);
+	EXPECT_TRUE(pipe_has(p, s->want, SIZE));
+
+	ASSERT_EQ(0, pipe_pin(p, stays, SIZE));
+	EXPECT_TRUE(pipe_has(p, s->want, SIZE));
+	EXPECT_TRUE(mapping_shows(s, stays, 0, NPAGES));
+}
+
+TEST_F(unmap, a_read_only_mapping_goes_and_the_writable_one_stays)
+{
+	two_mappings(_metadata, &self->s, PROT_READ, PROT_READ | PROT_WRITE);
+}
+
+TEST_F(unmap, a_writable_mapping_goes_and_the_read_only_one_stays)
+{
+	two_mappings(_metadata, &self->s, PROT_READ | PROT_WRITE, PROT_READ);
+}
+
+TEST_F(unmap, one_of_two_writable_mappings_goes)
+{
+	two_mappings(_metadata, &self->s, PROT_READ | PROT_WRITE,
+		     PROT_READ | PROT_WRITE);
+}
+
+/* Both pinned, both gone, the pins dropped in the order of their taking. */
+TEST_F(unmap, two_pinned_mappings_of_a_grant_go)
+{
+	struct situation *s = &self->s;
+	int p[2], q[2];
+	char *other;
+
+	other = gntdev_map(s->fd, &s->g, 0, NPAGES, PROT_READ, NULL);
+	ASSERT_NE(MAP_FAILED, other);
+	ASSERT_NE(MAP_FAILED, situation_map(s, PROT_READ | PROT_WRITE));
+	ASSERT_EQ(0, pipe_pin(p, other, SIZE));
+	ASSERT_EQ(0, pipe_pin(q, s->addr, SIZE));
+	ASSERT_EQ(0, munmap(other, SIZE));
+	ASSERT_EQ(0, situation_unmap(s));
+	EXPECT_TRUE(pipe_has(p, s->want, SIZE));
+	sleep_ms(100);
+	EXPECT_NE(0, grant_in_use(&s->g, 0));
+	EXPECT_TRUE(pipe_has(q, s->want, SIZE));
+}
+
+/* ------------------------------------------------------------------ */
+/* A pin in other hands */
+
+/* A reader that got the pipe by fork() reads it after its writer is gone. */
+TEST_F(unmap, a_pin_inherited_by_fork_keeps_the_data)
+{
+	struct situation *s = &self->s;
+	int p[2], go[2], status;
+	pid_t pid;
+	char c;
+
+	ASSERT_NE(MAP_FAILED, situation_map(s, PROT_READ | PROT_WRITE));
+	ASSERT_EQ(0, pipe_pin(p, s->addr, SIZE));
+	ASSERT_EQ(0, pipe(go));
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		close(go[1]);
+		if (read(go[0], &c, 1))
+			_exit(2);
+		_exit(pipe_has(p, s->want, SIZE) ? 0 : 1);
+	}
+	pipe_close(p);
+	ASSERT_EQ(0, situation_unmap(s));
+	ASSERT_EQ(0, close(s->fd));
+	s->fd = -1;
+	sleep_ms(50);
+	EXPECT_NE(0, grant_in_use(&s->g, 0));
+	pipe_close(go);
+	status = wait_child(pid, 5000);
+	EXPECT_EQ(0, status);
+}
+
+static int send_fd(int sock, int fd)
+{
+	char control[CMSG_SPACE(sizeof(int))] = { 0 };
+	struct iovec iov = { "f", 1 };
+	struct msghdr msg = {
+		.msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = control,
+		.msg_controllen = sizeof(control),
+	};
+	struct cmsghdr *cmsg = CMSG_FIRSTHDR(&msg);
+
+	cmsg->cmsg_level = SOL_SOCKET;
+	cmsg->cmsg_type = SCM_RIGHTS;
+	cmsg->cmsg_len = CMSG_LEN(sizeof(int));
+	memcpy(CMSG_DATA(cmsg), &fd, sizeof(int));
+	return sendmsg(sock, &msg, 0) == 1 ? 0 : -1;
+}
+
+static int receive_fd(int sock)
+{
+	char control[CMSG_SPACE(sizeof(int))], c;
+	struct iovec iov = { &c, 1 };
+	struct msghdr msg = {
+		.msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = control,
+		.msg_controllen = sizeof(control),
+	};
+	struct cmsghdr *cmsg;
+	int fd;
+
+	if (recvmsg(sock, &msg, 0) != 1)
+		return -1;
+	cmsg = CMSG_FIRSTHDR(&msg);
+	if (!cmsg || cmsg->cmsg_type != SCM_RIGHTS)
+		return -1;
+	memcpy(&fd, CMSG_DATA(cmsg), sizeof(int));
+	return fd;
+}
+
+/* A pipe sent through a socket, read after the sender is dead. */
+TEST_F(unmap, a_pin_passed_through_a_socket_keeps_the_data)
+{
+	struct situation *s = &self->s;
+	int sock[2], p[2], status;
+	pid_t pid;
+
+	ASSERT_EQ(0, socketpair(AF_UNIX, SOCK_STREAM, 0, sock));
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		s->fd = gntdev_open();
+		if (situation_map(s, PROT_READ | PROT_WRITE) == MAP_FAILED ||
+		    pipe_pin(p, s->addr, SIZE) || send_fd(sock[1], p[0]))
+			_exit(2);
+		_exit(0);
+	}
+	status = wait_child(pid, 5000);
+	ASSERT_EQ(0, status);
+	sleep_ms(50);
+	EXPECT_NE(0, grant_in_use(&s->g, 0));
+	p[0] = receive_fd(sock[0]);
+	ASSERT_LE(0, p[0]);
+	p[1] = -1;
+	EXPECT_TRUE(pipe_has(p, s->want, SIZE));
+	pipe_close(sock);
+}
+
+/* ------------------------------------------------------------------ */
+/* What does not remove a mapping */
+
+/* A change of protection is refused, and has no effect. */
+TEST_F(unmap, mprotect_of_a_writable_mapping_is_refused)
+{
+	struct situation *s = &self->s;
+
+	ASSERT_NE(MAP_FAILED, situation_map(s, PROT_READ | PROT_WRITE));
+	EXPECT_EQ(-1, mprotect(s->addr, SIZE, PROT_READ));
+	EXPECT_EQ(EACCES, errno);
+	EXPECT_TRUE(mapping_works(s, s->addr, 0, NPAGES));
+	EXPECT_EQ(-1, mprotect(s->addr, SIZE, PROT_NONE));
+	EXPECT_EQ(EACCES, errno);
+	EXPECT_TRUE(mapping_works(s, s->addr, 0, NPAGES));
+}
+
+TEST_F(unmap, mprotect_of_a_part_is_refused)
+{
+	struct situation *s = &self->s;
+
+	ASSERT_NE(MAP_FAILED, situation_map(s, PROT_READ | PROT_WRITE));
+	EXPECT_EQ(-1, mprotect(s->addr + 2 * PAGE, PAGE, PROT_READ));
+	EXPECT_EQ(EACCES, errno);
+	EXPECT_TRUE(mapping_works(s, s->addr, 0, NPAGES));
+	ASSERT_EQ(0, munmap(s->addr + PAGE, 2 * PAGE));
+	EXPECT_TRUE(mapping_works(s, s->addr, 0, 1));
+	EXPECT_TRUE(mapping_works(s, s->addr + 3 * PAGE, 3, 5));
+}
+
+/* mprotect() to what it is already may be called by anybody's library. */
+TEST_F(unmap, mprotect_to_the_same_is_allowed)
+{
+	struct situation *s = &self->s;
+	char *ro;
+
+	ASSERT_NE(MAP_FAILED, situation_map(s, PROT_READ | PROT_WRITE));
+	EXPECT_EQ(0, mprotect(s->addr, SIZE, PROT_READ | PROT_WRITE));
+	EXPECT_TRUE(mapping_works(s, s->addr, 0, NPAGES));
+
+	ro = gntdev_map(s->fd, &s->g, 0, NPAGES, PROT_READ, NULL);
+	ASSERT_NE(MAP_FAILED, ro);
+	EXPECT_EQ(0, mprotect(ro, SIZE, PROT_READ));
+	EXPECT_TRUE(mapping_shows(s, ro, 0, NPAGES));
+	munmap(ro, SIZE);
+}
+
+/* A page that was mapped for reading cannot be made writable. */
+TEST_F(unmap, a_read_only_mapping_cannot_be_made_writable)
+{
+	struct situation *s = &self->s;
+	int p[2];
+
+	ASSERT_NE(MAP_FAILED, situation_map(s, PROT_READ));
+	EXPECT_EQ(-1, mprotect(s->addr, SIZE, PROT_READ | PROT_WRITE));
+	EXPECT_EQ(EACCES, errno);
+	EXPECT_TRUE(mapping_shows(s, s->addr, 0, NPAGES));
+	EXPECT_EQ(SIGSEGV, touch(s->addr, true));
+	ASSERT_EQ(0, pipe_pin(p, s->addr, SIZE));
+	EXPECT_TRUE(pipe_has(p, s->want, SIZE));
+}
+
+/* Nor by an mprotect() over it together with other memory. */
+TEST_F(unmap, mprotect_across_a_mapping_leaves_it)
+{
+	struct situation *s = &self->s;
+	uint64_t index;
+	char *room;
+
+	room = mmap(NULL, SIZE + 2 * PAGE, PROT_READ | PROT_WRITE,
+		    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, room);
+	ASSERT_EQ(0, gntdev_add(s->fd, s->g.domid, s->g.ref, NPAGES, &index));
+	ASSERT_EQ(room + PAGE, mmap(room + PAGE, SIZE, PROT_READ | PROT_WRITE,
+				    MAP_SHARED | MAP_FIXED, s->fd, index));
+	EXPECT_EQ(-1, mprotect(room, SIZE + 2 * PAGE, PROT_READ));
+	EXPECT_EQ(EACCES, errno);
+	EXPECT_TRUE(mapping_works(s, room + PAGE, 0, NPAGES));
+	munmap(room, SIZE + 2 * PAGE);
+}
+
+static void after_clear_refs(struct __test_metadata *_metadata,
+			     struct situation *s, const char *what)
+{
+	int p[2];
+
+	ASSERT_NE(MAP_FAILED, situation_map(s, PROT_READ | PROT_WRITE));
+	memset(s->addr, 1, SIZE);
+	memset(s->want, 1, SIZE);
+	EXPECT_EQ(0, write_string("/proc/self/clear_refs", what));
+	EXPECT_TRUE(mapping_works(s, s->addr, 0, NPAGES));
+	ASSERT_EQ(0, pipe_pin(p, s->addr, SIZE));
+	EXPECT_EQ(0, write_string("/proc/self/clear_refs", what));
+	EXPECT_TRUE(mapping_works(s, s->addr, 0, NPAGES));
+	ASSERT_EQ(0, situation_unmap(s));
+	EXPECT_TRUE(pipe_has(p, s->want, SIZE));
+}
+
+/* The referenced bits of all pages. */
+TEST_F(unmap, clear_refs_1_leaves_the_mapping_usable)
+{
+	after_clear_refs(_metadata, &self->s, "1");
+}
+
+/* Of anonymous pages. */
+TEST_F(unmap, clear_refs_2_leaves_the_mapping_usable)
+{
+	after_clear_refs(_metadata, &self->s, "2");
+}
+
+/* Of pages of files. */
+TEST_F(unmap, clear_refs_3_leaves_the_mapping_usable)
+{
+	after_clear_refs(_metadata, &self->s, "3");
+}
+
+/* The soft-dirty bits, for which page table entries are write-protected. */
+TEST_F(unmap, clear_refs_4_leaves_the_mapping_usable)
+{
+	after_clear_refs(_metadata, &self->s, "4");
+}
+
+/*
+ * Advice, locks, and whatever else walks over a mapping.  Each may be refused,
+ * none may change what is seen.
+ */
+TEST_F(unmap, advice_leaves_the_mapping_usable)
+{
+	static const struct {
+		const char *name;
+		int advice;
+	} calls[] = {
+		{ "MADV_NORMAL", MADV_NORMAL },
+		{ "MADV_RANDOM", MADV_RANDOM },
+		{ "MADV_WILLNEED", MADV_WILLNEED },
+		{ "MADV_FREE", MADV_FREE },
+		{ "MADV_COLD", 20 },
+		{ "MADV_PAGEOUT", 21 },
+		{ "MADV_POPULATE_READ", 22 },
+		{ "MADV_POPULATE_WRITE", 23 },
+		{ "MADV_COLLAPSE", 25 },
+		{ "MADV_MERGEABLE", MADV_MERGEABLE },
+		{ "MADV_UNMERGEABLE", MADV_UNMERGEABLE },
+		{ "MADV_HUGEPAGE", MADV_HUGEPAGE },
+		{ "MADV_NOHUGEPAGE", MADV_NOHUGEPAGE },
+		{ "MADV_WIPEONFORK", MADV_WIPEONFORK },
+		{ "MADV_KEEPONFORK", MADV_KEEPONFORK },
+		{ "MADV_DONTFORK", MADV_DONTFORK },
+		{ "MADV_DODUMP", MADV_DODUMP },
+		{ "MADV_DONTDUMP", MADV_DONTDUMP },
+	};
+	struct situation *s = &self->s;
+	unsigned int i;
+
+	ASSERT_NE(MAP_FAILED, situation_map(s, PROT_READ | PROT_WRITE));
+	for (i = 0; i < ARRAY_SIZE(calls); i++) {
+		madvise(s->addr, SIZE, calls[i].advice);
+		EXPECT_TRUE(mapping_works(s, s->addr, 0, NPAGES))
+			TH_LOG("after %s", calls[i].name);
+	}
+}
+
+TEST_F(unmap, locks_and_msync_leave_the_mapping_usable)
+{
+	struct situation *s = &self->s;
+	unsigned char vec[NPAGES];
+	int p[2];
+
+	ASSERT_NE(MAP_FAILED, situation_map(s, PROT_READ | PROT_WRITE));
+	mlock(s->addr, SIZE);
+	EXPECT_TRUE(mapping_works(s, s->addr, 0, NPAGES));
+	munlock(s->addr, SIZE);
+	EXPECT_TRUE(mapping_works(s, s->addr, 0, NPAGES));
+	msync(s->addr, SIZE, MS_SYNC);
+	mincore(s->addr, SIZE, vec);
+	EXPECT_TRUE(mapping_works(s, s->addr, 0, NPAGES));
+	ASSERT_EQ(0, pipe_pin(p, s->addr, SIZE));
+	mlock(s->addr, SIZE);
+	ASSERT_EQ(0, situation_unmap(s));
+	EXPECT_TRUE(pipe_has(p, s->want, SIZE));
+}
+
+/* All of /proc that walks page tables. */
+TEST_F(unmap, reading_proc_leaves_the_mapping_usable)
+{
+	static const char * const files[] = {
+		"/proc/self/smaps", "/proc/self/smaps_rollup",
+		"/proc/self/maps", "/proc/self/numa_maps",
+		"/proc/self/pagemap",
+	};
+	struct situation *s = &self->s;
+	unsigned int i;
+
+	ASSERT_NE(MAP_FAILED, situation_map(s, PROT_READ | PROT_WRITE));
+	for (i = 0; i < ARRAY_SIZE(files); i++) {
+		int fd = open(files[i], O_RDONLY);
+
+		if (fd < 0)
+			continue;
+		if (strstr(files[i], "pagemap"))
+			pread(fd, s->got, NPAGES * 8,
+			      (uintptr_t)s->addr / PAGE * 8);
+		else
+			while (read(fd, s->got, SIZE) > 0)
+				;
+		close(fd);
+		EXPECT_TRUE(mapping_works(s, s->addr, 0, NPAGES))
+			TH_LOG("after %s", files[i]);
+	}
+}
+
+/* ------------------------------------------------------------------ */
+/* Mappings that fail */
+
+/*
+ * One grant of eight is not there.  Nothing of the eight is mapped, the errno
+ * tells that an argument is wrong, and when the grant is there the same map
+ * object can be mapped.
+ */
+TEST_F(unmap, a_bad_ref_in_the_middle_maps_nothing)
+{
+	struct situation *s = &self->s;
+	uint32_t ref[NPAGES];
+	uint64_t index;
+	int i;
+
+	memcpy(ref, s->g.ref, sizeof(ref));
+	ref[4] = 0x3fffff;
+	ASSERT_EQ(0, gntdev_add(s->fd, s->g.domid, ref, NPAGES, &index));
+	for (i = 0; i < 2; i++) {
+		EXPECT_EQ(MAP_FAILED, mmap(NULL, SIZE, PROT_READ | PROT_WRITE,
+					   MAP_SHARED, s->fd, index));
+		EXPECT_EQ(EINVAL, errno);
+		EXPECT_LE(0, grants_wait_unused(&s->g, AT_ONCE_MS));
+		EXPECT_TRUE(pages_wait(s, 0));
+	}
+	EXPECT_EQ(0, gntdev_del(s->fd, index, NPAGES));
+	ASSERT_NE(MAP_FAILED, situation_map(s, PROT_READ | PROT_WRITE));
+	EXPECT_TRUE(mapping_works(s, s->addr, 0, NPAGES));
+}
+
+TEST_F(unmap, a_bad_ref_at_either_end_maps_nothing)
+{
+	struct situation *s = &self->s;
+	uint32_t ref[NPAGES];
+	uint64_t index;
+	int i;
+
+	for (i = 0; i < NPAGES; i += NPAGES - 1) {
+		memcpy(ref, s->g.ref, sizeof(ref));
+		ref[i] = 0x3fffff;
+		ASSERT_EQ(0, gntdev_add(s->fd, s->g.domid, ref, NPAGES,
+					&index));
+		EXPECT_EQ(MAP_FAILED, mmap(NULL, SIZE, PROT_READ, MAP_SHARED,
+					   s->fd, index));
+		EXPECT_EQ(EINVAL, errno);
+		EXPECT_LE(0, grants_wait_unused(&s->g, AT_ONCE_MS));
+	}
+}
+
+/* A grant of our own is taken back and given again: bad, then good. */
+TEST_F(unmap, a_failed_map_can_be_tried_again)
+{
+	struct situation *s = &self->s;
+	uint32_t ref[NPAGES];
+	struct grants extra;
+	uint64_t index;
+	int domid = own_domid();
+	char *p;
+
+	if (s->g.source != GRANTS_OWN)
+		return; /* nobody else's grants come and go at our wish */
+	ASSERT_EQ(0, grants_get(&extra, GRANTS_OWN, 1));
+	memcpy(ref, s->g.ref, sizeof(ref));
+	ref[3] = extra.ref[0];
+	grants_put(&extra);
+
+	ASSERT_EQ(0, gntdev_add(s->fd, domid, ref, NPAGES, &index));
+	EXPECT_EQ(MAP_FAILED, mmap(NULL, SIZE, PROT_READ | PROT_WRITE,
+				   MAP_SHARED, s->fd, index));
+	EXPECT_EQ(EINVAL, errno);
+	EXPECT_LE(0, grants_wait_unused(&s->g, AT_ONCE_MS));
+
+	ASSERT_EQ(0, grants_get(&extra, GRANTS_OWN, 1));
+	if (extra.ref[0] != ref[3]) {
+		uint32_t r = extra.ref[0];
+
+		/* Freed last, given out first: one of the two it is. */
+		extra.ref[0] = extra.idle;
+		extra.idle = r;
+	}
+	ASSERT_EQ(ref[3], extra.ref[0]);
+	p = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, s->fd, index);
+	EXPECT_NE(MAP_FAILED, p)
+		TH_LOG("again: %s", strerror(errno));
+	if (p != MAP_FAILED) {
+		EXPECT_TRUE(mapping_works(s, p, 0, 3));
+		EXPECT_TRUE(mapping_works(s, p + 4 * PAGE, 4, 4));
+		EXPECT_EQ(0, p[3 * PAGE]);
+		EXPECT_EQ(0, munmap(p, SIZE));
+	}
+	EXPECT_EQ(0, gntdev_del(s->fd, index, NPAGES));
+	EXPECT_LE(0, grants_wait_unused(&extra, SOON_MS));
+	grants_put(&extra);
+}
+
+TEST_F(unmap, a_bad_domid_maps_nothing)
+{
+	struct situation *s = &self->s;
+	uint64_t index;
+
+	ASSERT_EQ(0, gntdev_add(s->fd, 0x6fff, s->g.ref, NPAGES, &index));
+	EXPECT_EQ(MAP_FAILED, mmap(NULL, SIZE, PROT_READ | PROT_WRITE,
+				   MAP_SHARED, s->fd, index));
+	EXPECT_EQ(EINVAL, errno);
+	EXPECT_EQ(0, grants_in_use(&s->g, 0, NPAGES));
+}
+
+/* ------------------------------------------------------------------ */
+/* Notification of the owner */
+
+/* The byte is cleared when its page is unmapped, and only then. */
+TEST_F(unmap, notify_clears_the_byte_at_munmap)
+{
+	struct situation *s = &self->s;
+	size_t at = 3 * PAGE + 77;
+
+	s->want[at] = 1;
+	ASSERT_EQ(0, grant_write(&s->g, 3, s->want + 3 * PAGE));
+	ASSERT_NE(MAP_FAILED, situation_map(s, PROT_READ | PROT_WRITE));
+	ASSERT_EQ(0, gntdev_notify(s->fd, s->index + at,
+				   UNMAP_NOTIFY_CLEAR_BYTE, 0));
+	ASSERT_EQ(0, munmap(s->addr, 2 * PAGE));
+	EXPECT_TRUE(owner_sees(s, 3, 1));
+	ASSERT_EQ(0, situation_unmap(s));
+	s->want[at] = 0;
+	EXPECT_TRUE(owner_sees(s, 3, 1));
+}
+
+/* The process that mapped it dies: that is what the notification is for. */
+TEST_F(unmap, notify_reaches_the_owner_when_the_process_dies)
+{
+	struct situation *s = &self->s;
+	uint32_t wait_port, send_port;
+	int ready[2], ev, status;
+	size_t at = 2 * PAGE + 5;
+	pid_t pid;
+	char c;
+
+	ev = event_pair(&wait_port, &send_port);
+	ASSERT_LE(0, ev);
+	s->want[at] = 1;
+	ASSERT_EQ(0, grant_write(&s->g, 2, s->want + 2 * PAGE));
+	ASSERT_EQ(0, pipe(ready));
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		close(s->fd);
+		s->fd = gntdev_open();
+		if (situation_map(s, PROT_READ | PROT_WRITE) == MAP_FAILED ||
+		    gntdev_notify(s->fd, s->index + at,
+				  UNMAP_NOTIFY_CLEAR_BYTE |
+				  UNMAP_NOTIFY_SEND_EVENT, send_port) ||
+		    write(ready[1], "r", 1) != 1)
+			_exit(2);
+		for (;;)
+			pause();
+	}
+	close(ready[1]);
+	ASSERT_EQ(1, read(ready[0], &c, 1));
+	EXPECT_EQ(0, event_wait(ev, wait_port, 50));
+	kill(pid, SIGKILL);
+	EXPECT_EQ(1, event_wait(ev, wait_port, 5000));
+	EXPECT_EQ(0, grants_in_use(&s->g, 0, NPAGES));
+	s->want[at] = 0;
+	EXPECT_TRUE(owner_sees(s, 2, 1));
+	status = wait_child(pid, 5000);
+	EXPECT_NE(-1, status);
+	close(ready[0]);
+	close(ev);
+}
+
+/*
+ * The page is held while it is unmapped: the byte is cleared with the
+ * mapping, the event tells that the last page is gone.
+ */
+TEST_F(unmap, notify_of_a_pinned_page_comes_when_it_is_gone)
+{
+	struct situation *s = &self->s;
+	uint32_t wait_port, send_port;
+	size_t at = 2 * PAGE + 5;
+	int ev, p[2];
+
+	ev = event_pair(&wait_port, &send_port);
+	ASSERT_LE(0, ev);
+	s->want[at] = 1;
+	ASSERT_EQ(0, grant_write(&s->g, 2, s->want + 2 * PAGE));
+	ASSERT_NE(MAP_FAILED, situation_map(s, PROT_READ | PROT_WRITE));
+	ASSERT_EQ(0, gntdev_notify(s->fd, s->index + at,
+				   UNMAP_NOTIFY_CLEAR_BYTE |
+				   UNMAP_NOTIFY_SEND_EVENT, send_port));
+	ASSERT_EQ(0, pipe_pin(p, s->addr, SIZE));
+	ASSERT_EQ(0, situation_unmap(s));
+	s->want[at] = 0;
+	EXPECT_TRUE(owner_sees(s, 2, 1));
+	ASSERT_EQ(0, close(s->fd));
+	s->fd = -1;
+	EXPECT_EQ(0, event_wait(ev, wait_port, 200));
+	EXPECT_TRUE(pipe_has(p, s->want, SIZE));
+	EXPECT_EQ(1, event_wait(ev, wait_port, SOON_MS));
+	EXPECT_EQ(0, grants_in_use(&s->g, 0, NPAGES));
+	close(ev);
+}
+
+/* A byte in a page that may only be read cannot be cleared. */
+TEST_F(unmap, notify_cannot_clear_a_byte_it_may_not_write)
+{
+	struct situation *s = &self->s;
+
+	ASSERT_NE(MAP_FAILED, situation_map(s, PROT_READ));
+	EXPECT_EQ(-1, gntdev_notify(s->fd, s->index + 1,
+				    UNMAP_NOTIFY_CLEAR_BYTE, 0));
+	EXPECT_EQ(EINVAL, errno);
+	EXPECT_EQ(-1, gntdev_notify(s->fd, s->index + SIZE,
+				    UNMAP_NOTIFY_CLEAR_BYTE, 0));
+	EXPECT_EQ(ENOENT, errno);
+}
+
+/* ------------------------------------------------------------------ */
+/* Last, since an unpatched kernel does not survive it */
+
+/*
+ * Two pages are held, and three munmap() calls take the mapping away in
+ * parts.  A kernel with one piece of work per mapping queues it twice.
+ */
+TEST_F(unmap, partial_munmaps_with_several_pinned_pages)
+{
+	struct situation *s = &self->s;
+	int p[2], q[2];
+
+	ASSERT_NE(MAP_FAILED, situation_map(s, PROT_READ | PROT_WRITE));
+	ASSERT_EQ(0, pipe_pin(p, s->addr + PAGE, PAGE));
+	ASSERT_EQ(0, pipe_pin(q, s->addr + 5 * PAGE, PAGE));
+	ASSERT_EQ(0, munmap(s->addr, 3 * PAGE));
+	ASSERT_EQ(0, munmap(s->addr + 5 * PAGE, 3 * PAGE));
+	EXPECT_TRUE(mapping_works(s, s->addr + 3 * PAGE, 3, 2));
+	ASSERT_EQ(0, munmap(s->addr + 3 * PAGE, 2 * PAGE));
+	s->addr = NULL;
+	sleep_ms(200);
+	EXPECT_EQ(0, grants_in_use(&s->g, 2, 3));
+	EXPECT_TRUE(pipe_has(q, s->want + 5 * PAGE, PAGE));
+	EXPECT_LE(0, grant_wait_unused(&s->g, 5, SOON_MS));
+	EXPECT_NE(0, grant_in_use(&s->g, 1));
+	EXPECT_TRUE(pipe_has(p, s->want + PAGE, PAGE));
+}
+
+int main(int argc, char **argv)
+{
+	/* What exec_keeps_the_data_in_flight turns its child into. */
+	if (argc == 2 && !strcmp(argv[1], "--sleep")) {
+		for (;;)
+			pause();
+	}
+	if (pool_init(6 * NPAGES))
+		return KSFT_FAIL;
+	return test_harness_run(argc, argv);
+}
