@@ -36,7 +36,7 @@ fixture()
 	echo 'a queue' >"$TREE/lib/queue.c"
 	fixture_commit 'lib: add a queue
 
-It is new: "quoted", $dollar, and a line with an em dash — to keep.'
+It is new: "quoted", 100%, and a line with an em dash — to keep.'
 	sed -i -e 's/^line 20 .*/line 20 by the third/' "$TREE/lib/list.c"
 	sed -i -e 's/^line 5 .*/line 5 by the third/' "$TREE/mm/map.c"
 	fixture_commit 'mm: map it'
@@ -56,7 +56,7 @@ fixture_commit()
 fixture_state()
 {
 	(
-		cd "$PROJECT"
+		cd "$PROJECT" || exit
 		find . -path ./scripts -prune -o -type f -print | sort | while read -r f; do
 			printf '%s %s\n' "$f" "$(sha256sum <"$f")"
 		done

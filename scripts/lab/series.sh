@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=bash
+# shellcheck disable=SC2034 # what those who source this use
 #
 # Sourced, after common.sh, by the scripts that turn the patch series into
 # commits of the kernel's work tree and back.
@@ -73,7 +74,7 @@ show_rejects()
 	done < <(sed -n 's,^--- a/\([^\t]*\).*,\1,p' "$patch")
 	(
 		unset GIT_INDEX_FILE
-		cd "$dir"
+		cd "$dir" || exit
 		GIT_CEILING_DIRECTORIES=$BUILD git apply --reject "$patch" 2>&1 |
 			grep -E '^error' || true
 		find . -name '*.rej' | sort | while read -r f; do

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# shellcheck shell=bash
+#
+# Sourced, after common.sh, by the scripts that run the kernel's make. All of
+# them have to run it with the same settings: Kbuild compiles everything anew
+# when the compiler's command line changes.
+
+# With the date, the user and the number of the build held still, a build of
+# the same source gives the same kernel, and ccache finds what it has.
+export KBUILD_BUILD_TIMESTAMP='Thu Jan  1 00:00:00 UTC 1970'
+export KBUILD_BUILD_USER=lab KBUILD_BUILD_HOST=lab KBUILD_BUILD_VERSION=1
+export KCONFIG_NOTIMESTAMP=1
+# The kernel's release must not depend on whether the tree is clean.
+export LOCALVERSION=
+
+_compiler=gcc
+if command -v ccache >/dev/null; then
+	_compiler='ccache gcc'
+fi
+
+# kmake TREE ARGUMENT...: make in TREE, with the objects in TREE/obj.
+kmake()
+{
+	local tree=$1
+
+	shift
+	make -C "$tree" O=obj CC="$_compiler" -j"${JOBS:-$(nproc)}" "$@"
+}
+
+# Two of these makes at once would both be slow, and in one tree both wrong.
+kmake_lock()
+{
+	mkdir -p "$BUILD"
+	exec 9>"$BUILD/kernel-build.lock"
+	if ! flock -n 9; then
+		say "  another kernel build is at work in $BUILD, waiting for it"
+		flock -w 1800 9 || die "the other kernel build did not end in 30 min"
+	fi
+}
