@@ -1,0 +1,593 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * One mapping request of gntdev: the grants, the pages they are mapped into,
+ * and the user's view of them.
+ *
+ * Life of a map:
+ *
+ *   IOCTL_GNTDEV_MAP_GRANT_REF allocates it, with its pages; the file has a
+ *   reference until IOCTL_GNTDEV_UNMAP_GRANT_REF or the last close();
+ *
+ *   mmap() maps the grants, once in a map's life if it succeeds.  Each VMA has
+ *   a reference; there can be several, since a VMA can be split;
+ *
+ *   in a PV domain an MMU notifier over the mapped range unmaps grants before
+ *   the core mm removes the PTEs.  What somebody holds stays mapped for the
+ *   kernel, page by page (see grant-unmap.c);
+ *
+ *   in an auto-translated domain a user's PTEs are like those of any page of a
+ *   driver.  The grants are unmapped when the last reference goes;
+ *
+ *   when there are no references and no mapped pages left, the other end is
+ *   told, if it has asked for that, and the map is freed.
+ *
+ * Locks: priv->lock protects the list of maps, and ->flags and ->notify of
+ * each.  mmap_lock, held for writing, keeps everybody out while PTEs are made;
+ * for what holds when they go see grant-unmap.c.
+ */
+
+#define pr_fmt(fmt) "xen:" KBUILD_MODNAME ": " fmt
+
+#include <linux/mm.h>
+#include <linux/refcount.h>
+#include <linux/slab.h>
+
+#include <xen/events.h>
+#include <xen/grant_table.h>
+#include <xen/grant_unmap.h>
+#include <xen/gntdev.h>
+#include <xen/page.h>
+
+#include "gntdev-common.h"
+
+#ifdef CONFIG_XEN_GRANT_DMA_ALLOC
+static void gntdev_dma_args(const struct gntdev_grant_map *map,
+			    struct gnttab_dma_alloc_args *args)
+{
+	args->dev = map->dma_dev;
+	args->coherent = !!(map->dma_flags & GNTDEV_DMA_FLAG_COHERENT);
+	args->nr_pages = map->count;
+	args->pages = map->pages;
+	args->frames = map->frames;
+	args->vaddr = map->dma_vaddr;
+	args->dev_bus_addr = map->dma_bus_addr;
+}
+#endif
+
+/* Takes out of map->pages[] what must not be used again; returns what is left. */
+static int gntdev_drop_retired_pages(struct gntdev_grant_map *map)
+{
+	int i, count = 0;
+
+	for (i = 0; i < map->count; i++)
+		if (map->kmaps[i].state != GNTTAB_KMAP_RETIRED)
+			map->pages[count++] = map->pages[i];
+
+	return count;
+}
+
+static void gntdev_free_pages(struct gntdev_grant_map *map)
+{
+	int count = gntdev_drop_retired_pages(map);
+
+#ifdef CONFIG_XEN_GRANT_DMA_ALLOC
+	if (map->dma_vaddr) {
+		struct gnttab_dma_alloc_args args;
+
+		/* A buffer is freed as a whole or not at all. */
+		gntdev_dma_args(map, &args);
+		if (count == map->count)
+			gnttab_dma_free_pages(&args);
+		return;
+	}
+#endif
+	gnttab_free_pages(count, map->pages);
+}
+
+static void gntdev_free_map(struct gntdev_grant_map *map)
+{
+#ifdef CONFIG_XEN_GRANT_DMA_ALLOC
+	kvfree(map->frames);
+#endif
+	kvfree(map->kmaps);
+	kvfree(map->pages);
+	kvfree(map->grants);
+	kfree(map);
+}
+
+/* No references, no mapped pages: the end of a map. */
+static void gntdev_map_idle(struct gnttab_kmap_owner *owner)
+{
+	struct gntdev_grant_map *map =
+		container_of(owner, struct gntdev_grant_map, owner);
+
+	if (map->notifier_init)
+		mmu_interval_notifier_remove(&map->notifier);
+
+	if (map->notify.flags & UNMAP_NOTIFY_SEND_EVENT) {
+		notify_remote_via_evtchn(map->notify.event);
+		evtchn_put(map->notify.event);
+	}
+
+	gntdev_free_pages(map);
+	gntdev_free_map(map);
+}
+
+static int gntdev_alloc_pages(struct gntdev_priv *priv,
+			      struct gntdev_grant_map *map, int dma_flags)
+{
+#ifdef CONFIG_XEN_GRANT_DMA_ALLOC
+	map->dma_flags = dma_flags;
+
+	if (dma_flags & (GNTDEV_DMA_FLAG_WC | GNTDEV_DMA_FLAG_COHERENT)) {
+		struct gnttab_dma_alloc_args args;
+		int ret;
+
+		map->frames = kvcalloc(map->count, sizeof(map->frames[0]),
+				       GFP_KERNEL);
+		if (!map->frames)
+			return -ENOMEM;
+
+		map->dma_dev = priv->dma_dev;
+		gntdev_dma_args(map, &args);
+		ret = gnttab_dma_alloc_pages(&args);
+		map->dma_vaddr = args.vaddr;
+		map->dma_bus_addr = args.dev_bus_addr;
+		return ret;
+	}
+#endif
+	return gnttab_alloc_pages(map->count, map->pages);
+}
+
+/**
+ * gntdev_alloc_map - allocate a map and its pages
+ * @priv: of the file
+ * @count: number of pages
+ * @dma_flags: GNTDEV_DMA_FLAG_*, for pages that a device can reach
+ *
+ * Context: May sleep.
+ * Return: the map, with one reference, or NULL if there is no memory.
+ */
+struct gntdev_grant_map *gntdev_alloc_map(struct gntdev_priv *priv, int count,
+					  int dma_flags)
+{
+	struct gntdev_grant_map *map;
+	int i;
+
+	/* Here, because mmap() comes too late for it. */
+	m2p_override_prepare();
+
+	map = kzalloc(sizeof(*map), GFP_KERNEL);
+	if (!map)
+		return NULL;
+
+	map->count = count;
+	map->grants = kvmalloc_array(count, sizeof(map->grants[0]), GFP_KERNEL);
+	map->pages = kvcalloc(count, sizeof(map->pages[0]), GFP_KERNEL);
+	map->kmaps = kvcalloc(count, sizeof(map->kmaps[0]), GFP_KERNEL);
+	if (!map->grants || !map->pages || !map->kmaps ||
+	    gntdev_alloc_pages(priv, map, dma_flags)) {
+		gntdev_free_map(map);
+		return NULL;
+	}
+
+	for (i = 0; i < count; i++) {
+		map->grants[i].domid = DOMID_INVALID;
+		map->grants[i].ref = INVALID_GRANT_REF;
+		map->kmaps[i].page = map->pages[i];
+		map->kmaps[i].owner = &map->owner;
+		map->kmaps[i].handle = INVALID_GRANT_HANDLE;
+		map->kmaps[i].user_handle = INVALID_GRANT_HANDLE;
+	}
+
+	map->owner.idle = gntdev_map_idle;
+	atomic_set(&map->owner.live, 1);
+	refcount_set(&map->users, 1);
+
+	return map;
+}
+
+/**
+ * gntdev_add_map - give a map an offset and add it to its file
+ * @priv: of the file
+ * @add: the map
+ *
+ * Context: priv->lock is held.
+ */
+void gntdev_add_map(struct gntdev_priv *priv, struct gntdev_grant_map *add)
+{
+	struct gntdev_grant_map *map;
+
+	list_for_each_entry(map, &priv->maps, next) {
+		if (add->index + add->count < map->index) {
+			list_add_tail(&add->next, &map->next);
+			return;
+		}
+		add->index = map->index + map->count;
+	}
+	list_add_tail(&add->next, &priv->maps);
+}
+
+/**
+ * gntdev_find_map_index - find a map by its offset
+ * @priv: of the file
+ * @index: offset in pages
+ * @count: number of pages the map must have, or 0
+ *
+ * Context: priv->lock is held.
+ * Return: the map or NULL.
+ */
+struct gntdev_grant_map *gntdev_find_map_index(struct gntdev_priv *priv,
+					       int index, int count)
+{
+	struct gntdev_grant_map *map;
+
+	list_for_each_entry(map, &priv->maps, next) {
+		if (map->index != index)
+			continue;
+		if (count && map->count != count)
+			continue;
+		return map;
+	}
+	return NULL;
+}
+
+/* Does what UNMAP_NOTIFY_CLEAR_BYTE asks for if the page is among those given. */
+static void gntdev_clear_byte(struct gntdev_grant_map *map, int offset, int pages)
+{
+	struct gntdev_unmap_notify *notify = &map->notify;
+	int pgno = notify->addr >> PAGE_SHIFT;
+	struct page *page;
+
+	if (!(notify->flags & UNMAP_NOTIFY_CLEAR_BYTE) ||
+	    (map->flags & GNTMAP_readonly) ||
+	    pgno < offset || pgno >= offset + pages)
+		return;
+
+	/*
+	 * The OOM reaper may be here at the same time as an exiting process
+	 * and unmap the page; not while it is held, and once it is not Foreign
+	 * any more that has been done.
+	 */
+	page = map->pages[pgno];
+	if (!get_page_unless_zero(page))
+		return;
+
+	if (PageForeign(page)) {
+		u8 *addr = page_address(page);
+
+		addr[notify->addr & ~PAGE_MASK] = 0;
+		notify->flags &= ~UNMAP_NOTIFY_CLEAR_BYTE;
+	}
+	put_page(page);
+}
+
+/**
+ * gntdev_put_map - drop a reference
+ * @priv: of the file, or NULL
+ * @map: the map, or NULL
+ *
+ * Context: May sleep if it can be the last reference.
+ */
+void gntdev_put_map(struct gntdev_priv *priv, struct gntdev_grant_map *map)
+{
+	if (!map || !refcount_dec_and_test(&map->users))
+		return;
+
+	if (!gntdev_use_ptemod()) {
+		gntdev_clear_byte(map, 0, map->count);
+		gnttab_kmap_unmap(map->kmaps, map->count);
+	}
+
+	gnttab_kmap_put_owner(&map->owner, 1);
+}
+
+/* ------------------------------------------------------------------ */
+
+static void gntdev_kmap_is_mapped(struct gntdev_grant_map *map, int i,
+				  const struct gnttab_map_grant_ref *op)
+{
+	struct gnttab_kmap *kmap = &map->kmaps[i];
+
+	kmap->handle = op->handle;
+	if (op->flags & GNTMAP_device_map)
+		kmap->dev_bus_addr = op->dev_bus_addr;
+	kmap->state = GNTTAB_KMAP_MAPPED;
+	atomic_inc(&map->owner.live);
+}
+
+/**
+ * gntdev_map_grant_pages - map the grants of a map for the kernel
+ * @map: the map, with its flags set
+ *
+ * For auto-translated domains; does nothing if they are mapped already.
+ *
+ * Context: May sleep.
+ * Return: 0; -ENOMEM; -EINVAL if Xen does not accept one of the grants.
+ */
+int gntdev_map_grant_pages(struct gntdev_grant_map *map)
+{
+	struct gnttab_map_grant_ref *ops;
+	int i, err;
+
+	if (map->kmaps[0].state == GNTTAB_KMAP_MAPPED)
+		return 0;
+
+	ops = kvmalloc_array(map->count, sizeof(*ops), GFP_KERNEL);
+	if (!ops)
+		return -ENOMEM;
+
+	for (i = 0; i < map->count; i++)
+		gnttab_set_map_op(&ops[i],
+				  (unsigned long)page_address(map->pages[i]),
+				  map->flags, map->grants[i].ref,
+				  map->grants[i].domid);
+
+	err = gnttab_map_refs(ops, NULL, map->pages, map->count);
+
+	for (i = 0; i < map->count; i++) {
+		if (ops[i].status == GNTST_okay)
+			gntdev_kmap_is_mapped(map, i, &ops[i]);
+		else if (!err)
+			err = -EINVAL;
+	}
+
+	if (err)
+		gnttab_kmap_unmap(map->kmaps, map->count);
+
+	kvfree(ops);
+	return err;
+}
+
+struct gntdev_pte_ops {
+	struct gntdev_grant_map *map;
+	struct gnttab_map_grant_ref *map_ops;
+	struct gnttab_map_grant_ref *kmap_ops;
+};
+
+static int gntdev_set_pte_op(pte_t *pte, unsigned long addr, void *data)
+{
+	struct gntdev_pte_ops *ops = data;
+	struct gntdev_grant_map *map = ops->map;
+	unsigned int i = (addr - map->pages_vm_start) >> PAGE_SHIFT;
+
+	gnttab_set_map_op(&ops->map_ops[i], arbitrary_virt_to_machine(pte).maddr,
+			  map->flags | GNTMAP_application_map | GNTMAP_contains_pte,
+			  map->grants[i].ref, map->grants[i].domid);
+
+	/*
+	 * Without GNTMAP_device_map: dev_bus_addr tells the frame anyway, and
+	 * Xen needs no second reference for it.
+	 */
+	gnttab_set_map_op(&ops->kmap_ops[i],
+			  (unsigned long)page_address(map->pages[i]),
+			  (map->flags & ~GNTMAP_device_map) | GNTMAP_host_map,
+			  map->grants[i].ref, map->grants[i].domid);
+	return 0;
+}
+
+/* Makes the PTEs of a VMA, and the mappings in the direct map that they nest in. */
+static int gntdev_map_ptes(struct gntdev_grant_map *map,
+			   struct vm_area_struct *vma)
+{
+	struct gntdev_pte_ops ops = { .map = map };
+	int i, err = -ENOMEM;
+
+	ops.map_ops = kvmalloc_array(map->count, sizeof(*ops.map_ops), GFP_KERNEL);
+	ops.kmap_ops = kvmalloc_array(map->count, sizeof(*ops.kmap_ops), GFP_KERNEL);
+	if (!ops.map_ops || !ops.kmap_ops)
+		goto out;
+
+	err = apply_to_page_range(vma->vm_mm, vma->vm_start,
+				  vma->vm_end - vma->vm_start,
+				  gntdev_set_pte_op, &ops);
+	if (err)
+		goto out;
+
+	err = gnttab_map_refs(ops.map_ops, ops.kmap_ops, map->pages, map->count);
+
+	for (i = 0; i < map->count; i++) {
+		if (ops.kmap_ops[i].handle == INVALID_GRANT_HANDLE)
+			continue;
+
+		gntdev_kmap_is_mapped(map, i, &ops.kmap_ops[i]);
+		map->kmaps[i].user_pte = ops.map_ops[i].host_addr;
+		map->kmaps[i].user_handle = ops.map_ops[i].handle;
+	}
+
+	/* Nothing is mapped now but what could not be rolled back. */
+	if (err)
+		gnttab_kmap_unmap(map->kmaps, map->count);
+
+out:
+	kvfree(ops.map_ops);
+	kvfree(ops.kmap_ops);
+	return err;
+}
+
+/* ------------------------------------------------------------------ */
+
+static void gntdev_vma_open(struct vm_area_struct *vma)
+{
+	struct gntdev_grant_map *map = vma->vm_private_data;
+
+	refcount_inc(&map->users);
+}
+
+static void gntdev_vma_close(struct vm_area_struct *vma)
+{
+	struct gntdev_grant_map *map = vma->vm_private_data;
+
+	vma->vm_private_data = NULL;
+	gntdev_put_map(NULL, map);
+}
+
+/*
+ * The PTEs are Xen's, so the core mm can not change what they permit.  It asks
+ * before it tries; say no instead of losing the mapping.
+ */
+static int gntdev_vma_mprotect(struct vm_area_struct *vma, unsigned long start,
+			       unsigned long end, unsigned long newflags)
+{
+	if (!gntdev_use_ptemod())
+		return 0;
+
+	return (newflags ^ vma->vm_flags) & VM_ACCESS_FLAGS ? -EACCES : 0;
+}
+
+static struct page *gntdev_vma_find_special_page(struct vm_area_struct *vma,
+						 unsigned long addr)
+{
+	struct gntdev_grant_map *map = vma->vm_private_data;
+	unsigned long i = (addr - map->pages_vm_start) >> PAGE_SHIFT;
+
+	return i < map->count ? map->pages[i] : NULL;
+}
+
+static const struct vm_operations_struct gntdev_vmops = {
+	.open = gntdev_vma_open,
+	.close = gntdev_vma_close,
+	.mprotect = gntdev_vma_mprotect,
+	.find_special_page = gntdev_vma_find_special_page,
+};
+
+/**
+ * gntdev_map_of_vma - find the map behind a VMA
+ * @vma: any VMA
+ *
+ * Context: mmap_lock is held.
+ * Return: the map, or NULL if @vma is not one of gntdev's.
+ */
+struct gntdev_grant_map *gntdev_map_of_vma(struct vm_area_struct *vma)
+{
+	return vma->vm_ops == &gntdev_vmops ? vma->vm_private_data : NULL;
+}
+
+/*
+ * Only what removes PTEs unmaps grants.  Everything else leaves them as they
+ * are: it concerns bits of PTEs that are not ours to change.
+ */
+static bool gntdev_event_unmaps(enum mmu_notifier_event event)
+{
+	switch (event) {
+	case MMU_NOTIFY_UNMAP:
+	case MMU_NOTIFY_CLEAR:
+	case MMU_NOTIFY_RELEASE:
+		return true;
+	default:
+		return false;
+	}
+}
+
+static bool gntdev_invalidate(struct mmu_interval_notifier *mn,
+			      const struct mmu_notifier_range *range,
+			      unsigned long cur_seq)
+{
+	struct gntdev_grant_map *map =
+		container_of(mn, struct gntdev_grant_map, notifier);
+	unsigned long map_end = map->pages_vm_start +
+				((unsigned long)map->count << PAGE_SHIFT);
+	unsigned long start, end;
+	int offset;
+
+	if (!gntdev_event_unmaps(range->event))
+		return true;
+
+	start = max(range->start, map->pages_vm_start);
+	end = min(range->end, map_end);
+	if (start >= end)
+		return true;
+
+	offset = (start - map->pages_vm_start) >> PAGE_SHIFT;
+	gntdev_clear_byte(map, offset, (end - start) >> PAGE_SHIFT);
+	gnttab_kmap_unmap_user(map->kmaps + offset, mn->mm, start, end);
+
+	return true;
+}
+
+static const struct mmu_interval_notifier_ops gntdev_mmu_ops = {
+	.invalidate = gntdev_invalidate,
+};
+
+static int gntdev_map_vma_pv(struct gntdev_grant_map *map,
+			     struct vm_area_struct *vma)
+{
+	int err;
+
+	vm_flags_set(vma, VM_DONTCOPY);
+
+	/* Xen would not let a write through; do not promise one. */
+	if (map->flags & GNTMAP_readonly)
+		vm_flags_clear(vma, VM_MAYWRITE);
+
+	map->pages_vm_start = vma->vm_start;
+
+	err = mmu_interval_notifier_insert_locked(&map->notifier, vma->vm_mm,
+						  vma->vm_start,
+						  vma->vm_end - vma->vm_start,
+						  &gntdev_mmu_ops);
+	if (err)
+		return err;
+
+	/*
+	 * Nobody changes page tables in this range while mmap_lock is held for
+	 * writing, so there is nothing to retry.  But the notifier may have
+	 * been inserted while some range was being invalidated, and must not
+	 * miss the next one.
+	 */
+	mmu_interval_read_begin(&map->notifier);
+	map->notifier_init = true;
+
+	err = gntdev_map_ptes(map, vma);
+	if (err) {
+		mmu_interval_notifier_remove(&map->notifier);
+		map->notifier_init = false;
+	}
+
+	return err;
+}
+
+/**
+ * gntdev_is_unmapped - can a map be mapped, be it anew?
+ * @map: the map, which nobody is about to map or unmap
+ *
+ * Return: true if none of its pages is mapped, waits or is retired.
+ */
+bool gntdev_is_unmapped(const struct gntdev_grant_map *map)
+{
+	int i;
+
+	for (i = 0; i < map->count; i++)
+		if (map->kmaps[i].state != GNTTAB_KMAP_NONE)
+			return false;
+
+	return true;
+}
+
+/**
+ * gntdev_map_vma - map the grants of a map for a user
+ * @map: the map, with its flags set; the caller's reference becomes the VMA's
+ * @vma: a new VMA of just the size of the map
+ *
+ * Context: mmap_lock is held for writing.  May sleep, for long if the other
+ * domain has paged a frame out.
+ * Return: 0; -ENOMEM; -ENOSPC if Xen is out of handles; -EINVAL if it does not
+ * accept one of the grants.
+ */
+int gntdev_map_vma(struct gntdev_grant_map *map, struct vm_area_struct *vma)
+{
+	int err;
+
+	vma->vm_ops = &gntdev_vmops;
+	vma->vm_private_data = map;
+	vm_flags_set(vma, VM_DONTEXPAND | VM_DONTDUMP | VM_MIXEDMAP);
+
+	if (gntdev_use_ptemod())
+		return gntdev_map_vma_pv(map, vma);
+
+	err = gntdev_map_grant_pages(map);
+	if (err)
+		return err;
+
+	return vm_map_pages_zero(vma, map->pages, map->count);
+}

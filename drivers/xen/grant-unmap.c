@@ -1,0 +1,550 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Unmapping granted pages: at once where nobody holds them, later where
+ * somebody does, and never waiting for it.
+ *
+ * A granted page that a PV domain maps for a user process has two mappings,
+ * one in the user's page table and one in the direct map.  The user's side is
+ * nested in the kernel's side, which is made first and goes last:
+ *
+ *             map              unmap                  last holder lets go
+ *   NONE ------------> MAPPED --------> WAITING -----------------------> NONE
+ *                         |    both sides, if nobody holds the page       ^
+ *                         `-----------------------------------------------'
+ *
+ * "Unmap" comes from an MMU notifier, before the core mm looks at the page
+ * table, which therefore never meets a PTE of Xen's.  A page that somebody
+ * has pinned keeps its kernel's side, and with it its frame: I/O in flight
+ * goes on, whatever happened to the process.  Such pages wait one by one for
+ * a worker, which looks at their reference counts: a count has no waitqueue.
+ *
+ * A page is unmapped with its reference count frozen, that is 0 instead of 1:
+ * nobody holds it, and nobody can take hold of it, as every lockless
+ * get_user_pages_fast() does so by "increment unless 0".
+ *
+ * If Xen refuses to unmap a page, somebody else has unmapped it behind our
+ * back or a handle went astray.  Nobody knows then what the page shows, so it
+ * is retired, that is never given back to the allocator, and one line tells
+ * which it was.
+ *
+ * Locks, outermost first: mmap_lock (held by most callers of the notifier),
+ * the lock of the user's page table, wait_lock, the lock of the M2P override.
+ * The hypercall is made below the lock of the page table.  The slow path of
+ * get_user_pages() takes that lock, too, and warns about a page with a count
+ * of 0; so it sees a page before it is frozen, or no PTE.
+ */
+
+#define pr_fmt(fmt) "xen: " KBUILD_MODNAME ": " fmt
+
+#include <linux/completion.h>
+#include <linux/debugfs.h>
+#include <linux/export.h>
+#include <linux/init.h>
+#include <linux/jiffies.h>
+#include <linux/mm.h>
+#include <linux/page_ref.h>
+#include <linux/pgtable.h>
+#include <linux/sched.h>
+#include <linux/spinlock.h>
+#include <linux/workqueue.h>
+
+#include <xen/grant_table.h>
+#include <xen/grant_unmap.h>
+#include <xen/page.h>
+#include <xen/xen.h>
+
+#include <asm/xen/hypercall.h>
+
+/* Xen flushes the TLB once per so many unmap ops (GNTTAB_UNMAP_BATCH_SIZE). */
+#define UNMAP_BATCH_OPS		32
+/* Most pages take two ops each, and the batch lives on the stack. */
+#define UNMAP_BATCH_KMAPS	24
+
+/*
+ * A page is looked at every WAIT_YOUNG_MS while it is new, since most I/O is
+ * over soon.  After WAIT_YOUNG_LOOKS in vain it is left to the slower round.
+ * Each round looks at WAIT_PAGES_PER_ROUND pages at most, so the cost stays
+ * bounded, and with it the time, however many pages wait: 10,000 old ones are
+ * all seen within two seconds.
+ */
+#define WAIT_YOUNG_MS		5
+#define WAIT_OLD_MS		50
+#define WAIT_YOUNG_LOOKS	16
+#define WAIT_PAGES_PER_ROUND	256
+
+struct unmap_batch {
+	struct gnttab_unmap_grant_ref ops[UNMAP_BATCH_OPS];
+	struct gnttab_kmap *kmaps[UNMAP_BATCH_KMAPS];
+	unsigned int nr_ops;
+	unsigned int nr_kmaps;
+};
+
+/* Protects the lists; what is on them belongs to the worker. */
+static DEFINE_SPINLOCK(wait_lock);
+static LIST_HEAD(young_kmaps);
+static LIST_HEAD(old_kmaps);
+static LIST_HEAD(queued_refs);
+
+static struct workqueue_struct *unmap_wq;
+static void unmap_worker(struct work_struct *work);
+static DECLARE_DELAYED_WORK(unmap_work, unmap_worker);
+
+static atomic_t nr_waiting = ATOMIC_INIT(0);
+static atomic_t nr_retired = ATOMIC_INIT(0);
+
+static void batch_init(struct unmap_batch *batch)
+{
+	batch->nr_ops = 0;
+	batch->nr_kmaps = 0;
+}
+
+/*
+ * Adds to a list of young ones.  Only the first one brings the worker's next
+ * round forward: if all did, a steady stream would put it off for ever.
+ */
+static void wait_on(struct list_head *entry, struct list_head *list)
+{
+	bool first;
+
+	spin_lock(&wait_lock);
+	first = list_empty(list);
+	list_add_tail(entry, list);
+	spin_unlock(&wait_lock);
+
+	if (first)
+		mod_delayed_work(unmap_wq, &unmap_work,
+				 msecs_to_jiffies(WAIT_YOUNG_MS));
+}
+
+static void wait_for_kmap(struct gnttab_kmap *kmap)
+{
+	kmap->state = GNTTAB_KMAP_WAITING;
+	kmap->looks = 0;
+	atomic_inc(&nr_waiting);
+
+	wait_on(&kmap->waiting, &young_kmaps);
+}
+
+static void retire_kmap(struct gnttab_kmap *kmap, s16 status)
+{
+	struct xen_page_foreign *foreign = xen_page_foreign(kmap->page);
+
+	kmap->state = GNTTAB_KMAP_RETIRED;
+	atomic_inc(&nr_retired);
+	pr_err("Xen refused to unmap grant %u of domain %u (status %d): page retired\n",
+	       foreign ? foreign->gref : INVALID_GRANT_REF,
+	       foreign ? foreign->domid : DOMID_INVALID, status);
+}
+
+/* Frozen, that is nobody holds it nor can take hold of it. */
+static bool kmap_is_frozen(const struct gnttab_kmap *kmap)
+{
+	return !page_ref_count(kmap->page);
+}
+
+/*
+ * Adds what can be unmapped of a page now: the user's side always, the
+ * kernel's side if nobody holds the page.  The user's op comes first.
+ */
+static void batch_add(struct unmap_batch *batch, struct gnttab_kmap *kmap)
+{
+	struct gnttab_unmap_grant_ref *op;
+
+	if (kmap->user_handle != INVALID_GRANT_HANDLE)
+		gnttab_set_unmap_op(&batch->ops[batch->nr_ops++],
+				    kmap->user_pte, GNTMAP_contains_pte,
+				    kmap->user_handle);
+
+	if (page_ref_freeze(kmap->page, 1)) {
+		op = &batch->ops[batch->nr_ops++];
+		gnttab_set_unmap_op(op, (unsigned long)page_address(kmap->page),
+				    0, kmap->handle);
+		op->dev_bus_addr = kmap->dev_bus_addr;
+	}
+
+	batch->kmaps[batch->nr_kmaps++] = kmap;
+}
+
+static bool batch_is_full(const struct unmap_batch *batch)
+{
+	return batch->nr_ops > UNMAP_BATCH_OPS - 2 ||
+	       batch->nr_kmaps == UNMAP_BATCH_KMAPS;
+}
+
+/*
+ * Unmaps the batch in one trap and empties it.  On return kmaps[] starts with
+ * the pages that are done with; their number is returned, for the caller to
+ * tell their owners once it holds no lock.
+ */
+static unsigned int batch_unmap(struct unmap_batch *batch)
+{
+	struct gnttab_unmap_grant_ref *op = batch->ops;
+	unsigned int i, done = 0;
+
+	if (batch->nr_ops &&
+	    HYPERVISOR_grant_table_op(GNTTABOP_unmap_grant_ref, batch->ops,
+				      batch->nr_ops)) {
+		/* Xen has not even looked. */
+		for (i = 0; i < batch->nr_ops; i++)
+			batch->ops[i].status = GNTST_general_error;
+	}
+
+	for (i = 0; i < batch->nr_kmaps; i++) {
+		struct gnttab_kmap *kmap = batch->kmaps[i];
+		s16 status = GNTST_okay;
+
+		if (kmap->user_handle != INVALID_GRANT_HANDLE) {
+			kmap->user_handle = INVALID_GRANT_HANDLE;
+			status = op++->status;
+		}
+
+		if (!kmap_is_frozen(kmap)) {
+			if (status == GNTST_okay) {
+				wait_for_kmap(kmap);
+				continue;
+			}
+			retire_kmap(kmap, status);
+		} else {
+			status = op->status ?: status;
+			if (status == GNTST_okay) {
+				ClearPageForeign(kmap->page);
+				clear_foreign_p2m_mapping(op, &kmap->page, 1);
+				kmap->state = GNTTAB_KMAP_NONE;
+			} else {
+				retire_kmap(kmap, status);
+			}
+			op++;
+
+			/*
+			 * No MFN leads to the page any more: p2m and override
+			 * are gone.  Only now may it be grabbed again.
+			 */
+			page_ref_unfreeze(kmap->page, 1);
+		}
+
+		batch->kmaps[done++] = kmap;
+	}
+
+	batch_init(batch);
+
+	return done;
+}
+
+/**
+ * gnttab_kmap_put_owner - tell the owner that some of its pages are done with
+ * @owner: of the pages
+ * @count: number of pages, plus one if the owner itself goes
+ *
+ * Context: Atomic if this cannot be the last of it, else may sleep.
+ */
+void gnttab_kmap_put_owner(struct gnttab_kmap_owner *owner, unsigned int count)
+{
+	if (count && atomic_sub_and_test(count, &owner->live))
+		owner->idle(owner);
+}
+EXPORT_SYMBOL_GPL(gnttab_kmap_put_owner);
+
+/* Unmaps the user sides in one page table; returns how many pages are done with. */
+static unsigned int unmap_page_table(struct gnttab_kmap *kmaps, unsigned int n,
+				     struct mm_struct *mm, unsigned long addr)
+{
+	struct unmap_batch batch;
+	unsigned int i, done = 0;
+	spinlock_t *ptl;	/* the page table's */
+	pte_t *pte;
+
+	/* User sides only go, so there is no need for the lock yet. */
+	for (i = 0; i < n; i++)
+		if (READ_ONCE(kmaps[i].user_handle) != INVALID_GRANT_HANDLE)
+			break;
+	if (i == n)
+		return 0;
+
+	/* Allocates nothing: a PTE of Xen's has its page table. */
+	pte = get_locked_pte(mm, addr, &ptl);
+	if (!pte)
+		return 0;
+	/* Sparse does not see it. */
+	__acquire(ptl);
+
+	batch_init(&batch);
+	for (; i < n; i++) {
+		if (kmaps[i].user_handle == INVALID_GRANT_HANDLE)
+			continue;
+
+		batch_add(&batch, &kmaps[i]);
+		if (batch_is_full(&batch))
+			done += batch_unmap(&batch);
+	}
+	done += batch_unmap(&batch);
+
+	/*
+	 * What Xen did not unmap the core mm must not find all the same,
+	 * whatever Xen thinks of that.
+	 */
+	if (unlikely(atomic_read(&nr_retired))) {
+		for (i = 0; i < n; i++)
+			if (kmaps[i].state == GNTTAB_KMAP_RETIRED &&
+			    !pte_none(ptep_get(pte + i)))
+				pte_clear(mm, addr + i * PAGE_SIZE, pte + i);
+	}
+
+	pte_unmap_unlock(pte, ptl);
+
+	return done;
+}
+
+/**
+ * gnttab_kmap_unmap_user - unmap pages from the page tables of a user
+ * @kmaps: the pages, all of one owner; the first one is that at @start
+ * @mm: whose page tables they are
+ * @start: first address, page aligned
+ * @end: end of the range, page aligned
+ *
+ * Pages without user side are skipped.  Where nobody holds a page its kernel's
+ * side goes in the same trap; the other pages wait for the worker.
+ *
+ * Context: An MMU notifier, blocking or not; does not sleep.  The owner must
+ * have a reference of its own.  Takes the locks of the page tables.
+ */
+void gnttab_kmap_unmap_user(struct gnttab_kmap *kmaps, struct mm_struct *mm,
+			    unsigned long start, unsigned long end)
+{
+	struct gnttab_kmap_owner *owner = kmaps->owner;
+	unsigned int n, done = 0;
+	unsigned long next;
+
+	for (; start < end; start = next, kmaps += n) {
+		next = pmd_addr_end(start, end);
+		n = (next - start) >> PAGE_SHIFT;
+		done += unmap_page_table(kmaps, n, mm, start);
+	}
+
+	gnttab_kmap_put_owner(owner, done);
+}
+EXPORT_SYMBOL_GPL(gnttab_kmap_unmap_user);
+
+/**
+ * gnttab_kmap_unmap - unmap pages that have no user side
+ * @kmaps: the pages, all of one owner
+ * @count: their number
+ *
+ * For what an auto-translated domain maps, where a user's PTEs are the core
+ * mm's own and hold references, and for a mapping that was given up half-way.
+ * Pages which are not mapped are skipped, pages that somebody holds wait.
+ *
+ * Context: May sleep, in that this may be the last of the owner.
+ */
+void gnttab_kmap_unmap(struct gnttab_kmap *kmaps, unsigned int count)
+{
+	struct gnttab_kmap_owner *owner = kmaps->owner;
+	struct unmap_batch batch;
+	unsigned int i, done = 0;
+
+	batch_init(&batch);
+
+	for (i = 0; i < count; i++) {
+		if (kmaps[i].state != GNTTAB_KMAP_MAPPED)
+			continue;
+
+		batch_add(&batch, &kmaps[i]);
+		if (batch_is_full(&batch))
+			done += batch_unmap(&batch);
+	}
+	done += batch_unmap(&batch);
+
+	gnttab_kmap_put_owner(owner, done);
+}
+EXPORT_SYMBOL_GPL(gnttab_kmap_unmap);
+
+/* Unmaps a batch of pages that have waited, each of another owner maybe. */
+static void batch_unmap_waiting(struct unmap_batch *batch)
+{
+	unsigned int i, done;
+
+	atomic_sub(batch->nr_kmaps, &nr_waiting);
+	done = batch_unmap(batch);
+	for (i = 0; i < done; i++)
+		gnttab_kmap_put_owner(batch->kmaps[i]->owner, 1);
+}
+
+/*
+ * Looks at the first pages of a list.  Those which are free go, the others
+ * queue up again at the end of @list, or of the old ones' list in due time.
+ */
+static void look_at_kmaps(struct list_head *list)
+{
+	struct gnttab_kmap *kmap, *tmp;
+	struct unmap_batch batch;
+	unsigned int n = 0;
+	LIST_HEAD(young);
+	LIST_HEAD(look);
+	LIST_HEAD(old);
+
+	batch_init(&batch);
+
+	spin_lock(&wait_lock);
+	list_for_each_entry(kmap, list, waiting) {
+		if (++n == WAIT_PAGES_PER_ROUND)
+			break;
+	}
+	if (n == WAIT_PAGES_PER_ROUND)
+		list_cut_position(&look, list, &kmap->waiting);
+	else
+		list_splice_init(list, &look);
+	spin_unlock(&wait_lock);
+
+	list_for_each_entry_safe(kmap, tmp, &look, waiting) {
+		if (page_ref_count(kmap->page) == 1) {
+			list_del(&kmap->waiting);
+			batch_add(&batch, kmap);
+			if (batch_is_full(&batch))
+				batch_unmap_waiting(&batch);
+		} else if (kmap->looks < WAIT_YOUNG_LOOKS) {
+			kmap->looks++;
+			list_move_tail(&kmap->waiting, &young);
+		} else {
+			list_move_tail(&kmap->waiting, &old);
+		}
+	}
+	batch_unmap_waiting(&batch);
+
+	spin_lock(&wait_lock);
+	list_splice_tail(&young, &young_kmaps);
+	list_splice_tail(&old, &old_kmaps);
+	spin_unlock(&wait_lock);
+}
+
+static bool refs_are_held(const struct gntab_unmap_queue_data *item)
+{
+	unsigned int i;
+
+	for (i = 0; i < item->count; i++)
+		if (page_count(item->pages[i]) > 1)
+			return true;
+
+	return false;
+}
+
+static void unmap_refs(struct gntab_unmap_queue_data *item)
+{
+	item->done(gnttab_unmap_refs(item->unmap_ops, item->pages, item->count),
+		   item);
+}
+
+static void look_at_queued_refs(void)
+{
+	struct gntab_unmap_queue_data *item, *tmp;
+	LIST_HEAD(look);
+
+	spin_lock(&wait_lock);
+	list_splice_init(&queued_refs, &look);
+	spin_unlock(&wait_lock);
+
+	list_for_each_entry_safe(item, tmp, &look, list) {
+		if (refs_are_held(item))
+			continue;
+		list_del(&item->list);
+		unmap_refs(item);
+	}
+
+	spin_lock(&wait_lock);
+	list_splice(&look, &queued_refs);
+	spin_unlock(&wait_lock);
+}
+
+static void unmap_worker(struct work_struct *work)
+{
+	static unsigned long next_old_look = INITIAL_JIFFIES;
+	unsigned int delay = 0;
+
+	look_at_queued_refs();
+	look_at_kmaps(&young_kmaps);
+	if (time_after_eq(jiffies, next_old_look)) {
+		look_at_kmaps(&old_kmaps);
+		next_old_look = jiffies + msecs_to_jiffies(WAIT_OLD_MS);
+	}
+
+	spin_lock(&wait_lock);
+	if (!list_empty(&young_kmaps) || !list_empty(&queued_refs))
+		delay = WAIT_YOUNG_MS;
+	else if (!list_empty(&old_kmaps))
+		delay = WAIT_OLD_MS;
+	spin_unlock(&wait_lock);
+
+	/* Does nothing if somebody has queued it since. */
+	if (delay)
+		queue_delayed_work(unmap_wq, &unmap_work, msecs_to_jiffies(delay));
+}
+
+/**
+ * gnttab_unmap_refs_async - unmap pages that a backend has mapped
+ * @item: the ops, the pages, and @item->done() to call when they are unmapped;
+ *        belongs to the worker until then
+ *
+ * Unmaps at once if nobody holds any of the pages, else as soon as that is so.
+ *
+ * Context: Any but interrupts; @item->done() is called here or by the worker.
+ */
+void gnttab_unmap_refs_async(struct gntab_unmap_queue_data *item)
+{
+	if (refs_are_held(item))
+		wait_on(&item->list, &queued_refs);
+	else
+		unmap_refs(item);
+}
+EXPORT_SYMBOL_GPL(gnttab_unmap_refs_async);
+
+struct unmap_refs_result {
+	struct completion completion;
+	int result;
+};
+
+static void unmap_refs_sync_done(int result, struct gntab_unmap_queue_data *item)
+{
+	struct unmap_refs_result *res = item->data;
+
+	res->result = result;
+	complete(&res->completion);
+}
+
+/**
+ * gnttab_unmap_refs_sync - unmap pages that a backend has mapped, and wait
+ * @item: the ops and the pages
+ *
+ * Context: Sleeps until nobody holds any of the pages.
+ * Return: what gnttab_unmap_refs() returns.
+ */
+int gnttab_unmap_refs_sync(struct gntab_unmap_queue_data *item)
+{
+	struct unmap_refs_result res;
+
+	init_completion(&res.completion);
+	item->data = &res;
+	item->done = unmap_refs_sync_done;
+	gnttab_unmap_refs_async(item);
+	wait_for_completion(&res.completion);
+
+	return res.result;
+}
+EXPORT_SYMBOL_GPL(gnttab_unmap_refs_sync);
+
+static int __init grant_unmap_init(void)
+{
+	struct dentry *dir;
+
+	if (!xen_domain())
+		return 0;
+
+	/* Memory may be short of just the pages that wait. */
+	unmap_wq = alloc_workqueue("xen-grant-unmap", WQ_UNBOUND | WQ_MEM_RECLAIM, 1);
+	if (!unmap_wq)
+		return -ENOMEM;
+
+	dir = debugfs_create_dir("xen-grant-unmap", NULL);
+	debugfs_create_atomic_t("waiting", 0400, dir, &nr_waiting);
+	debugfs_create_atomic_t("retired", 0400, dir, &nr_retired);
+
+	return 0;
+}
+subsys_initcall(grant_unmap_init);
