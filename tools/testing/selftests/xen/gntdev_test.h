@@ -134,6 +134,21 @@ static inline long count_entries(void)
 	return read_number(DEBUGFS "/xen-m2p-override/entries");
 }
 
+/* The administrator's switch; a stock kernel has none. */
+static inline bool override_enabled(void)
+{
+	char c = 'N';
+	int fd;
+
+	fd = open("/sys/module/m2p_override/parameters/enable", O_RDONLY);
+	if (fd < 0)
+		return false;
+	if (read(fd, &c, 1) != 1)
+		c = 'N';
+	close(fd);
+	return c != 'N' && c != '0';
+}
+
 static inline long count_waiting(void)
 {
 	return read_number(DEBUGFS "/xen-grant-unmap/waiting");

@@ -1,0 +1,519 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * I/O on granted pages: the kernel works on the very page that was granted.
+ *
+ * What should happen
+ *
+ *   A process maps pages that some domain granted and hands them to the kernel
+ *   without touching them: to a pipe, to O_DIRECT reads and writes, to native
+ *   AIO and io_uring, with registered buffers too.  What leaves is what the
+ *   owner had written, what arrives the owner can read, exactly.  A page that
+ *   was mapped for reading cannot be written by way of I/O either, even when
+ *   the same process maps the same grant a second time for writing.
+ *
+ * How the tests make it happen
+ *
+ *   Against a RAM disk, whose buffered side shows what the direct side did;
+ *   the owner's bytes come by a grant copy, from no mapping of ours.  The
+ *   kernel's GUP test device pins pages every way that the kernel knows.
+ *
+ * What a failure means
+ *
+ *   EFAULT: a page could not be found from its page table entry.  Wrong bytes:
+ *   another page was found, and I/O went to or came from memory of somebody
+ *   else.  A write through a read-only mapping: a domain that granted pages
+ *   for reading has them changed.
+ */
+#include "gntdev_fixture.h"
+
+FIXTURE(pin) {
+	struct situation s;
+	int disk;	/* opened with O_DIRECT */
+	int plain;	/* without */
+};
+
+FIXTURE_VARIANT(pin) {
+	enum grant_source source;
+};
+
+FIXTURE_VARIANT_ADD(pin, own) {
+	.source = GRANTS_OWN,
+};
+
+FIXTURE_VARIANT_ADD(pin, foreign) {
+	.source = GRANTS_FOREIGN,
+};
+
+FIXTURE_SETUP(pin)
+{
+	self->disk = -1;
+	self->plain = -1;
+	situation_setup(_metadata, &self->s, variant->source);
+	if (_metadata->exit_code)
+		return;
+	self->disk = disk_open(O_DIRECT);
+	self->plain = disk_open(0);
+	ASSERT_LE(0, self->disk)
+		TH_LOG(TEST_DISK ": %s", strerror(errno));
+	ASSERT_LE(0, self->plain);
+}
+
+FIXTURE_TEARDOWN(pin)
+{
+	situation_teardown(_metadata, &self->s);
+	close(self->disk);
+	close(self->plain);
+}
+
+/* A way to move size bytes between addr and the start of the disk. */
+typedef long (*mover)(int disk, char *addr, size_t size, bool out);
+
+static long by_pread(int disk, char *addr, size_t size, bool out)
+{
+	long ret = out ? pwrite(disk, addr, size, 0) :
+			 pread(disk, addr, size, 0);
+
+	return ret < 0 ? -errno : ret;
+}
+
+static long by_aio(int disk, char *addr, size_t size, bool out)
+{
+	return aio_io(out ? IOCB_CMD_PWRITE : IOCB_CMD_PREAD, disk, addr, size,
+		      0);
+}
+
+static long by_uring(int disk, char *addr, size_t size, bool out)
+{
+	struct uring r;
+	long ret;
+
+	if (uring_open(&r))
+		return -errno;
+	ret = uring_io(&r, out ? IORING_OP_WRITE : IORING_OP_READ, disk, addr,
+		       size, 0);
+	uring_close(&r);
+	return ret;
+}
+
+static long by_uring_fixed(int disk, char *addr, size_t size, bool out)
+{
+	struct uring r;
+	long ret;
+
+	if (uring_open(&r))
+		return -errno;
+	if (uring_register(&r, addr, size))
+		ret = -errno;
+	else
+		ret = uring_io(&r, out ? IORING_OP_WRITE_FIXED :
+					 IORING_OP_READ_FIXED,
+			       disk, addr, size, 0);
+	uring_unregister(&r);
+	uring_close(&r);
+	return ret;
+}
+
+static void move_both_ways(struct __test_metadata *_metadata,
+			   struct situation *s, int disk, mover move)
+{
+	ASSERT_NE(MAP_FAILED, situation_map(s, PROT_READ | PROT_WRITE));
+	memset(s->got, 0, SIZE);
+	ASSERT_EQ(SIZE, pwrite(disk, s->got, SIZE, 0));
+	EXPECT_EQ(SIZE, move(disk, s->addr, SIZE, true));
+	ASSERT_EQ(SIZE, pread(disk, s->got, SIZE, 0));
+	EXPECT_EQ(0, memcmp(s->got, s->want, SIZE));
+
+	fill_pages(s->want, NPAGES, now_us());
+	ASSERT_EQ(SIZE, pwrite(disk, s->want, SIZE, 0));
+	EXPECT_EQ(SIZE, move(disk, s->addr, SIZE, false));
+	EXPECT_TRUE(owner_sees(s, 0, NPAGES));
+	EXPECT_TRUE(mapping_shows(s, s->addr, 0, NPAGES));
+}
+
+TEST_F(pin, direct_io_moves_the_exact_bytes)
+{
+	move_both_ways(_metadata, &self->s, self->disk, by_pread);
+}
+
+TEST_F(pin, native_aio_moves_the_exact_bytes)
+{
+	move_both_ways(_metadata, &self->s, self->disk, by_aio);
+}
+
+TEST_F(pin, io_uring_moves_the_exact_bytes)
+{
+	move_both_ways(_metadata, &self->s, self->disk, by_uring);
+}
+
+TEST_F(pin, registered_buffers_move_the_exact_bytes)
+{
+	move_both_ways(_metadata, &self->s, self->disk, by_uring_fixed);
+}
+
+/* Sectors, at odd places across page borders. */
+TEST_F(pin, direct_io_of_parts_of_pages_moves_the_exact_bytes)
+{
+	struct situation *s = &self->s;
+	size_t at = PAGE + 512, len = 3 * PAGE + 1024;
+
+	ASSERT_NE(MAP_FAILED, situation_map(s, PROT_READ | PROT_WRITE));
+	EXPECT_EQ(len, pwrite(self->disk, s->addr + at, len, 4096));
+	EXPECT_EQ(SIZE, pread(self->disk, s->got, SIZE, 4096));
+	EXPECT_EQ(0, memcmp(s->got, s->want + at, len));
+
+	fill_pages(s->got, NPAGES, now_us());
+	EXPECT_EQ(SIZE, pwrite(self->disk, s->got, SIZE, 8192));
+	EXPECT_EQ(len, pread(self->disk, s->addr + at, len, 8192));
+	memcpy(s->want + at, s->got, len);
+	EXPECT_TRUE(owner_sees(s, 0, NPAGES));
+}
+
+/* One request over granted and ordinary memory. */
+TEST_F(pin, one_request_takes_granted_and_ordinary_pages)
+{
+	struct situation *s = &self->s;
+	char *mine = pages_alloc(2);
+	struct iovec iov[4];
+
+	ASSERT_NE(NULL, mine);
+	ASSERT_NE(MAP_FAILED, situation_map(s, PROT_READ | PROT_WRITE));
+	fill_pages(mine, 2, 4711);
+	iov[0] = (struct iovec){ mine, PAGE };
+	iov[1] = (struct iovec){ s->addr + 6 * PAGE, 2 * PAGE };
+	iov[2] = (struct iovec){ mine + PAGE, PAGE };
+	iov[3] = (struct iovec){ s->addr, PAGE };
+	EXPECT_EQ(5 * PAGE, pwritev(self->disk, iov, 4, 0));
+	EXPECT_EQ(5 * PAGE, pread(self->disk, s->got, 5 * PAGE, 0));
+	EXPECT_EQ(0, memcmp(s->got, mine, PAGE));
+	EXPECT_EQ(0, memcmp(s->got + PAGE, s->want + 6 * PAGE, 2 * PAGE));
+	EXPECT_EQ(0, memcmp(s->got + 3 * PAGE, mine + PAGE, PAGE));
+	EXPECT_EQ(0, memcmp(s->got + 4 * PAGE, s->want, PAGE));
+	munmap(mine, 2 * PAGE);
+}
+
+/* The same page in one request twice. */
+TEST_F(pin, one_request_takes_a_page_twice)
+{
+	struct situation *s = &self->s;
+	struct iovec iov[2];
+
+	ASSERT_NE(MAP_FAILED, situation_map(s, PROT_READ | PROT_WRITE));
+	iov[0] = (struct iovec){ s->addr + PAGE, PAGE };
+	iov[1] = (struct iovec){ s->addr + PAGE, PAGE };
+	EXPECT_EQ(2 * PAGE, pwritev(self->disk, iov, 2, 0));
+	EXPECT_EQ(2 * PAGE, pread(self->disk, s->got, 2 * PAGE, 0));
+	EXPECT_EQ(0, memcmp(s->got, s->want + PAGE, PAGE));
+	EXPECT_EQ(0, memcmp(s->got + PAGE, s->want + PAGE, PAGE));
+}
+
+TEST_F(pin, vmsplice_gives_the_exact_bytes)
+{
+	struct situation *s = &self->s;
+	int p[2];
+
+	ASSERT_NE(MAP_FAILED, situation_map(s, PROT_READ | PROT_WRITE));
+	ASSERT_EQ(0, pipe_pin(p, s->addr, SIZE));
+	/* It is the page that lies in the pipe, and no copy of it. */
+	s->addr[5] ^= 1;
+	s->want[5] ^= 1;
+	EXPECT_TRUE(pipe_has(p, s->want, SIZE));
+}
+
+/* All ways of the kernel to get at a user's pages. */
+TEST_F(pin, every_way_to_pin_takes_all_pages)
+{
+	static const struct {
+		const char *name;
+		unsigned long cmd;
+	} ways[] = {
+		{ "get_user_pages_fast", GUP_FAST_BENCHMARK },
+		{ "get_user_pages", GUP_BASIC_TEST },
+		{ "pin_user_pages_fast", PIN_FAST_BENCHMARK },
+		{ "pin_user_pages", PIN_BASIC_TEST },
+		{ "pin_user_pages, long-term", PIN_LONGTERM_BENCHMARK },
+	};
+	struct situation *s = &self->s;
+	unsigned int i, flags;
+	int fd = gup_open();
+
+	ASSERT_LE(0, fd);
+	ASSERT_NE(MAP_FAILED, situation_map(s, PROT_READ | PROT_WRITE));
+	for (i = 0; i < ARRAY_SIZE(ways); i++) {
+		for (flags = 0; flags < 2; flags++) {
+			struct gup_test op = {
+				.addr = (uintptr_t)s->addr,
+				.size = SIZE,
+				.nr_pages_per_call = NPAGES,
+				.gup_flags = flags, /* 1: FOLL_WRITE */
+			};
+
+			EXPECT_EQ(0, ioctl(fd, ways[i].cmd, &op));
+			EXPECT_EQ(SIZE, op.size)
+				TH_LOG("%s, flags %u", ways[i].name, flags);
+		}
+	}
+	EXPECT_TRUE(mapping_works(s, s->addr, 0, NPAGES));
+	close(fd);
+}
+
+/* What the kernel reads through a pin is what the owner wrote. */
+TEST_F(pin, a_pin_shows_the_owners_bytes)
+{
+	struct situation *s = &self->s;
+	int fd = gup_open(), flags;
+
+	ASSERT_LE(0, fd);
+	ASSERT_NE(MAP_FAILED, situation_map(s, PROT_READ | PROT_WRITE));
+	for (flags = 0; flags < 4; flags++) {
+		ASSERT_EQ(0, gup_pin(fd, s->addr, SIZE, flags));
+		fill_pages(s->want + 2 * PAGE, 1, flags);
+		EXPECT_EQ(0, grant_write(&s->g, 2, s->want + 2 * PAGE));
+		EXPECT_EQ(0, gup_read(fd, s->got));
+		EXPECT_EQ(0, memcmp(s->got, s->want, SIZE));
+		EXPECT_EQ(0, gup_unpin(fd));
+	}
+	close(fd);
+}
+
+/* Out of a read-only mapping is allowed, into it is not. */
+TEST_F(pin, io_into_a_read_only_mapping_is_refused)
+{
+	static const mover moves[] = { by_pread, by_aio, by_uring };
+	struct situation *s = &self->s;
+	unsigned int i;
+
+	ASSERT_NE(MAP_FAILED, situation_map(s, PROT_READ));
+	for (i = 0; i < ARRAY_SIZE(moves); i++) {
+		memset(s->got, 0, SIZE);
+		ASSERT_EQ(SIZE, pwrite(self->disk, s->got, SIZE, 0));
+		EXPECT_EQ(SIZE, moves[i](self->disk, s->addr, SIZE, true));
+		ASSERT_EQ(SIZE, pread(self->disk, s->got, SIZE, 0));
+		EXPECT_EQ(0, memcmp(s->got, s->want, SIZE));
+
+		memset(s->got, 0x77, SIZE);
+		ASSERT_EQ(SIZE, pwrite(self->disk, s->got, SIZE, 0));
+		EXPECT_EQ(-EFAULT, moves[i](self->disk, s->addr, SIZE, false));
+		EXPECT_TRUE(owner_sees(s, 0, NPAGES));
+	}
+	EXPECT_EQ(-1, pread(self->plain, s->addr, PAGE, 0));
+	EXPECT_EQ(EFAULT, errno);
+	EXPECT_TRUE(owner_sees(s, 0, NPAGES));
+}
+
+TEST_F(pin, a_read_only_page_is_not_pinned_for_writing)
+{
+	static const unsigned long ways[] = {
+		GUP_FAST_BENCHMARK, GUP_BASIC_TEST, PIN_FAST_BENCHMARK,
+		PIN_BASIC_TEST, PIN_LONGTERM_BENCHMARK,
+	};
+	struct situation *s = &self->s;
+	int fd = gup_open();
+	unsigned int i;
+
+	ASSERT_LE(0, fd);
+	ASSERT_NE(MAP_FAILED, situation_map(s, PROT_READ));
+	for (i = 0; i < ARRAY_SIZE(ways); i++) {
+		struct gup_test op = {
+			.addr = (uintptr_t)s->addr,
+			.size = SIZE,
+			.nr_pages_per_call = NPAGES,
+			.gup_flags = 1, /* FOLL_WRITE */
+		};
+
+		/* It tells by the size how far it came: not one page. */
+		EXPECT_TRUE(ioctl(fd, ways[i], &op) || op.size == 0)
+			TH_LOG("way %u got %llu bytes", i,
+			       (unsigned long long)op.size);
+	}
+	EXPECT_NE(0, gup_pin(fd, s->addr, SIZE,
+			     PIN_LONGTERM_TEST_FLAG_USE_WRITE));
+	close(fd);
+}
+
+/* /proc/self/mem writes by force where it can: it cannot here. */
+TEST_F(pin, proc_mem_reads_and_does_not_force_a_write)
+{
+	struct situation *s = &self->s;
+	int fd = open("/proc/self/mem", O_RDWR);
+	uint64_t index;
+	char *ro;
+
+	ASSERT_LE(0, fd);
+	ro = gntdev_map(s->fd, &s->g, 0, 4, PROT_READ, NULL);
+	ASSERT_NE(MAP_FAILED, ro);
+	EXPECT_EQ(PAGE, pread(fd, s->got, PAGE, (uintptr_t)ro));
+	EXPECT_EQ(0, memcmp(s->got, s->want, PAGE));
+	memset(s->got, 0x66, PAGE);
+	EXPECT_EQ(-1, pwrite(fd, s->got, PAGE, (uintptr_t)ro));
+	EXPECT_TRUE(owner_sees(s, 0, 4));
+	munmap(ro, 4 * PAGE);
+
+	ASSERT_EQ(0, gntdev_add(s->fd, s->g.domid, s->g.ref, 4, &index));
+	ro = mmap(NULL, 4 * PAGE, PROT_READ, MAP_PRIVATE, s->fd, index);
+	ASSERT_NE(MAP_FAILED, ro);
+	EXPECT_EQ(-1, pwrite(fd, s->got, PAGE, (uintptr_t)ro));
+	EXPECT_TRUE(mapping_shows(s, ro, 0, 4));
+	EXPECT_TRUE(owner_sees(s, 0, 4));
+	munmap(ro, 4 * PAGE);
+
+	ASSERT_NE(MAP_FAILED, situation_map(s, PROT_READ | PROT_WRITE));
+	EXPECT_EQ(PAGE, pread(fd, s->got, PAGE, (uintptr_t)s->addr));
+	EXPECT_EQ(0, memcmp(s->got, s->want, PAGE));
+	fill_pages(s->want, 1, 5);
+	EXPECT_EQ(PAGE, pwrite(fd, s->want, PAGE, (uintptr_t)s->addr));
+	EXPECT_TRUE(owner_sees(s, 0, NPAGES));
+	close(fd);
+}
+
+/* Another process reads and writes them. */
+TEST_F(pin, another_process_reaches_the_pages)
+{
+	struct situation *s = &self->s;
+	struct iovec mine, theirs;
+	pid_t pid;
+	int status;
+
+	ASSERT_NE(MAP_FAILED, situation_map(s, PROT_READ | PROT_WRITE));
+	fill_pages(s->got, NPAGES, 31);
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		char *buf = pages_alloc(NPAGES);
+
+		mine = (struct iovec){ buf, SIZE };
+		theirs = (struct iovec){ s->addr, SIZE };
+		if (process_vm_readv(getppid(), &mine, 1, &theirs, 1, 0) !=
+		    SIZE || memcmp(buf, s->want, SIZE))
+			_exit(1);
+		mine.iov_base = s->got;
+		if (process_vm_writev(getppid(), &mine, 1, &theirs, 1, 0) !=
+		    SIZE)
+			_exit(2);
+		_exit(0);
+	}
+	status = wait_child(pid, 5000);
+	EXPECT_EQ(0, status);
+	memcpy(s->want, s->got, SIZE);
+	EXPECT_TRUE(owner_sees(s, 0, NPAGES));
+}
+
+/*
+ * One frame can resolve to one page only.  When a grant is mapped twice, with
+ * different rights, I/O through either has to be served with that mapping's
+ * own page: writing through the writable one works whichever came first, and
+ * through the other it does not.
+ */
+static void two_rights(struct __test_metadata *_metadata,
+		       struct situation *s, int disk, int first_prot)
+{
+	char *addr[2], *ro, *rw;
+	int i, p[2];
+
+	for (i = 0; i < 2; i++) {
+		addr[i] = gntdev_map(s->fd, &s->g, 0, NPAGES,
+				     i ? first_prot ^ PROT_WRITE : first_prot,
+				     NULL);
+		ASSERT_NE(MAP_FAILED, addr[i]);
+	}
+	ro = first_prot & PROT_WRITE ? addr[1] : addr[0];
+	rw = first_prot & PROT_WRITE ? addr[0] : addr[1];
+
+	fill_pages(s->want, NPAGES, now_us());
+	ASSERT_EQ(SIZE, pwrite(disk, s->want, SIZE, 0));
+	EXPECT_EQ(SIZE, by_pread(disk, rw, SIZE, false));
+	EXPECT_TRUE(owner_sees(s, 0, NPAGES));
+	EXPECT_TRUE(mapping_shows(s, ro, 0, NPAGES));
+
+	memset(s->got, 0x55, SIZE);
+	ASSERT_EQ(SIZE, pwrite(disk, s->got, SIZE, 0));
+	EXPECT_EQ(-EFAULT, by_pread(disk, ro, SIZE, false));
+	EXPECT_TRUE(owner_sees(s, 0, NPAGES));
+
+	EXPECT_EQ(SIZE, by_pread(disk, ro, SIZE, true));
+	ASSERT_EQ(SIZE, pread(disk, s->got, SIZE, 0));
+	EXPECT_EQ(0, memcmp(s->got, s->want, SIZE));
+	ASSERT_EQ(0, pipe_pin(p, ro, SIZE));
+	EXPECT_TRUE(pipe_has(p, s->want, SIZE));
+
+	/* The first goes; the other serves I/O as before. */
+	EXPECT_EQ(0, munmap(addr[0], SIZE));
+	if (addr[1] == rw) {
+		fill_pages(s->want, NPAGES, now_us());
+		ASSERT_EQ(SIZE, pwrite(disk, s->want, SIZE, 0));
+		EXPECT_EQ(SIZE, by_pread(disk, rw, SIZE, false));
+		EXPECT_TRUE(owner_sees(s, 0, NPAGES));
+	}
+	EXPECT_EQ(SIZE, by_pread(disk, addr[1], SIZE, true));
+	ASSERT_EQ(SIZE, pread(disk, s->got, SIZE, 0));
+	EXPECT_EQ(0, memcmp(s->got, s->want, SIZE));
+	EXPECT_EQ(0, munmap(addr[1], SIZE));
+}
+
+TEST_F(pin, io_is_exact_when_a_grant_is_mapped_read_only_then_writable)
+{
+	two_rights(_metadata, &self->s, self->disk, PROT_READ);
+}
+
+TEST_F(pin, io_is_exact_when_a_grant_is_mapped_writable_then_read_only)
+{
+	two_rights(_metadata, &self->s, self->disk, PROT_READ | PROT_WRITE);
+}
+
+/* One grant in one mapping twice. */
+TEST_F(pin, io_is_exact_when_one_mapping_has_a_grant_twice)
+{
+	struct situation *s = &self->s;
+	uint32_t ref[4] = { s->g.ref[0], s->g.ref[1], s->g.ref[0],
+			    s->g.ref[1] };
+	uint64_t index;
+	char *addr;
+
+	ASSERT_EQ(0, gntdev_add(s->fd, s->g.domid, ref, 4, &index));
+	addr = mmap(NULL, 4 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, s->fd,
+		    index);
+	ASSERT_NE(MAP_FAILED, addr);
+	EXPECT_EQ(4 * PAGE, by_pread(self->disk, addr, 4 * PAGE, true));
+	ASSERT_EQ(4 * PAGE, pread(self->disk, s->got, 4 * PAGE, 0));
+	EXPECT_EQ(0, memcmp(s->got, s->want, 2 * PAGE));
+	EXPECT_EQ(0, memcmp(s->got + 2 * PAGE, s->want, 2 * PAGE));
+
+	fill_pages(s->want, 2, now_us());
+	ASSERT_EQ(2 * PAGE, pwrite(self->disk, s->want, 2 * PAGE, 0));
+	EXPECT_EQ(2 * PAGE, by_pread(self->disk, addr + 2 * PAGE, 2 * PAGE,
+				     false));
+	EXPECT_TRUE(owner_sees(s, 0, 2));
+	EXPECT_EQ(0, munmap(addr, 4 * PAGE));
+}
+
+/*
+ * The override table has an entry for each foreign frame that is mapped, and
+ * for no longer.  A domain's own frames need none, since the ordinary table
+ * has them.
+ */
+TEST_F(pin, the_override_has_the_mapped_frames)
+{
+	struct situation *s = &self->s;
+	long each = variant->source == GRANTS_FOREIGN ? 1 : 0;
+	int p[2];
+
+	if (s->entries < 0)
+		SKIP(return, "this kernel has no M2P override");
+	if (!override_enabled())
+		SKIP(return, "the M2P override is switched off");
+
+	ASSERT_NE(MAP_FAILED, situation_map(s, PROT_READ | PROT_WRITE));
+	EXPECT_EQ(s->entries + each * NPAGES, count_entries());
+	ASSERT_EQ(0, munmap(s->addr, 2 * PAGE));
+	EXPECT_EQ(s->entries + each * (NPAGES - 2), count_entries());
+	ASSERT_EQ(0, pipe_pin(p, s->addr + 4 * PAGE, PAGE));
+	ASSERT_EQ(0, situation_unmap(s));
+	EXPECT_EQ(s->entries + each, count_entries());
+	EXPECT_TRUE(pipe_has(p, s->want + 4 * PAGE, PAGE));
+}
+
+int main(int argc, char **argv)
+{
+	if (pool_init(4 * NPAGES))
+		return KSFT_FAIL;
+	return test_harness_run(argc, argv);
+}
