@@ -49,12 +49,17 @@ static void tracefs_write(const char *file, const char *text)
 
 static void pins_watch(void)
 {
-	tracefs_write("events/kprobes/enable", "0");
 	tracefs_write("kprobe_events",
 		      "p:kprobes/pin pin_user_pages_fast start=%di:x64 nr=%si:u32\n"
 		      "p:kprobes/slow __gup_longterm_locked start=%si:x64 nr=%dx:u32\n");
 	tracefs_write("trace", "\n");
 	tracefs_write("events/kprobes/enable", "1");
+}
+
+static void pins_unwatch(void)
+{
+	tracefs_write("events/kprobes/enable", "0");
+	tracefs_write("kprobe_events", "\n");
 }
 
 /* What was pinned of the mapping since the last call. */
@@ -245,7 +250,7 @@ int main(int argc, char **argv)
 
 	if (!libaio)
 		io_uring_queue_exit(&ring);
-	tracefs_write("events/kprobes/enable", "0");
+	pins_unwatch();
 	if (munmap(addr, len))
 		err(1, "munmap");
 
