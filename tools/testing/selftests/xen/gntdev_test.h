@@ -613,13 +613,17 @@ static inline int gntdev_open(void)
 static inline int gntdev_add(int fd, int domid, const uint32_t *ref, int n,
 			     uint64_t *index)
 {
-	struct ioctl_gntdev_map_grant_ref *op;
+	/* Not from the heap for a few: threads that race must not mmap(). */
+	struct ioctl_gntdev_map_grant_ref few[16], *op = few;
 	int i, ret;
 
-	op = calloc(1, sizeof(*op) + n * sizeof(op->refs[0]));
-	if (!op)
-		return -1;
+	if (n > 16) {
+		op = calloc(1, sizeof(*op) + n * sizeof(op->refs[0]));
+		if (!op)
+			return -1;
+	}
 	op->count = n;
+	op->pad = 0;
 	for (i = 0; i < n; i++) {
 		struct ioctl_gntdev_grant_ref *r = op->refs + i;
 
@@ -628,7 +632,8 @@ static inline int gntdev_add(int fd, int domid, const uint32_t *ref, int n,
 	}
 	ret = ioctl(fd, IOCTL_GNTDEV_MAP_GRANT_REF, op);
 	*index = op->index;
-	free(op);
+	if (op != few)
+		free(op);
 	return ret;
 }
 

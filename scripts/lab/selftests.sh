@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# shellcheck shell=bash
+#
+# Sourced after common.sh by what runs the kernel selftests. Gives
+#
+#	build_selftests		builds the programs of tools/testing/selftests/xen,
+#				where that is not done, and sets SELFTESTS to
+#				their directory
+#	tap_verdict LOG		reads the TAP of one or more programs and fails,
+#				saying why, unless every test in it passed
+#
+# The programs are built by the kernel's own rules, from where they lie: the
+# kernel's tree is asked only for its lib.mk, its harness and its headers.
+
+build_selftests()
+{
+	local tree=$BUILD/linux src=$ROOT/tools/testing/selftests/xen neighbour
+
+	SELFTESTS=$BUILD/selftests
+	[ -e "$tree/tools/testing/selftests/lib.mk" ] || "$ROOT/scripts/tree-make" >&2
+	mkdir -p "$SELFTESTS"
+	exec 9>"$SELFTESTS/lock"
+	flock -w 600 9 || die "another build of the selftests takes more than 10 minutes" \
+		"see who holds $SELFTESTS/lock"
+
+	if [ ! -e "$SELFTESTS/usr/include/xen/gntdev.h" ]; then
+		make -s -C "$tree" O="$SELFTESTS/obj" \
+			INSTALL_HDR_PATH="$SELFTESTS/usr.new" headers_install \
+			>"$SELFTESTS/build.log" 2>&1 9>&- ||
+			die "the kernel's headers were not installed" \
+				"see $SELFTESTS/build.log"
+		rm -rf "${SELFTESTS:?}/usr" "${SELFTESTS:?}/obj"
+		mv "$SELFTESTS/usr.new" "$SELFTESTS/usr"
+	fi
+
+	# "../lib.mk" is looked for from any directory that make or the compiler
+	# is told of: one beside where ours will be in the kernel's tree.
+	neighbour=$tree/tools/testing/selftests/mm
+	make -s -C "$src" -I "$neighbour" OUTPUT="$SELFTESTS" \
+		KHDR_INCLUDES="-isystem $SELFTESTS/usr/include" \
+		USERCFLAGS="-Werror -I $neighbour" \
+		>"$SELFTESTS/build.log" 2>&1 9>&- || {
+		tail -n 30 "$SELFTESTS/build.log" >&2
+		die "the selftests do not build" "see $SELFTESTS/build.log"
+	}
+	exec 9>&-
+}
+
+# A program that died says nothing at its end, one that never ran says nothing
+# at all: both are seen by the plan that was not kept.
+tap_verdict()
+{
+	awk '
+	{ sub(/\r$/, "") }
+	/^1\.\.[0-9]+$/ { plan += substr($0, 4) }
+	/^ok / && / # SKIP/ { skipped++; print "skipped: " $0 }
+	/^ok / { ran++ }
+	/^not ok / { ran++; failed++; print "failed: " $0 }
+	END {
+		printf "%d tests, %d failed, %d skipped, %d not run\n",
+			plan, failed, skipped, plan - ran
+		exit !(plan > 0 && ran == plan && !failed && !skipped)
+	}' "$1"
+}
