@@ -53,6 +53,9 @@ static inline void situation_setup(struct __test_metadata *_metadata,
 		ASSERT_EQ(0, grant_write(&s->g, i, s->want + i * PAGE))
 			TH_LOG("ref %u: %s", s->g.ref[i], strerror(errno));
 
+	/* It also makes the mappings that looking needs, before there are holes. */
+	ASSERT_EQ(0, grants_in_use(&s->g, 0, NPAGES));
+
 	s->entries = count_entries();
 	s->waiting = count_waiting();
 	s->retired = count_retired();

@@ -365,29 +365,27 @@ TEST_F(pin, proc_mem_reads_and_does_not_force_a_write)
 	close(fd);
 }
 
-/* Another process reads and writes them. */
+/* Another process reads and writes them, as a debugger does. */
 TEST_F(pin, another_process_reaches_the_pages)
 {
 	struct situation *s = &self->s;
-	struct iovec mine, theirs;
+	char path[32];
 	pid_t pid;
 	int status;
 
 	ASSERT_NE(MAP_FAILED, situation_map(s, PROT_READ | PROT_WRITE));
 	fill_pages(s->got, NPAGES, 31);
+	snprintf(path, sizeof(path), "/proc/%d/mem", getpid());
 	pid = fork();
 	ASSERT_LE(0, pid);
 	if (!pid) {
 		char *buf = pages_alloc(NPAGES);
+		int fd = open(path, O_RDWR);
 
-		mine = (struct iovec){ buf, SIZE };
-		theirs = (struct iovec){ s->addr, SIZE };
-		if (process_vm_readv(getppid(), &mine, 1, &theirs, 1, 0) !=
-		    SIZE || memcmp(buf, s->want, SIZE))
+		if (pread(fd, buf, SIZE, (uintptr_t)s->addr) != SIZE ||
+		    memcmp(buf, s->want, SIZE))
 			_exit(1);
-		mine.iov_base = s->got;
-		if (process_vm_writev(getppid(), &mine, 1, &theirs, 1, 0) !=
-		    SIZE)
+		if (pwrite(fd, s->got, SIZE, (uintptr_t)s->addr) != SIZE)
 			_exit(2);
 		_exit(0);
 	}

@@ -9,7 +9,7 @@
  *   Two threads map grants over two windows of addresses and take them away
  *   again, another takes away parts of them in every way there is, and four
  *   threads hand whatever is at these addresses to the kernel: to pipes, to
- *   O_DIRECT, to io_uring's registered buffers, to process_vm_readv().  One
+ *   O_DIRECT, to io_uring's registered buffers, to /proc/self/mem.  One
  *   more starts processes that map and splice, and kills them.  Who comes too
  *   late for a mapping gets EFAULT.  Who gets bytes gets those of a page that
  *   was mapped there, all of one page.
@@ -43,11 +43,11 @@
 #define MAGIC		0x67726e7472616365ULL
 
 enum kind {
-	K_MAP, K_SPLIT, K_SPLICE, K_DIRECT, K_URING, K_READV, K_KILL, KINDS
+	K_MAP, K_SPLIT, K_SPLICE, K_DIRECT, K_URING, K_MEM, K_KILL, KINDS
 };
 
 static const char * const kind_name[KINDS] = {
-	"map", "split", "vmsplice", "direct", "io_uring", "readv", "kill",
+	"map", "split", "vmsplice", "direct", "io_uring", "mem", "kill",
 };
 
 static struct grants g;
@@ -269,22 +269,22 @@ static void *uring_writer(void *arg)
 	return NULL;
 }
 
-static void *vm_reader(void *arg)
+static void *mem_reader(void *arg)
 {
 	unsigned int seed = 600;
-	struct iovec mine, theirs;
+	int fd = open("/proc/self/mem", O_RDONLY);
 	char *buf = arg;
+	size_t len;
 	long n;
 
 	while (!stop) {
-		theirs.iov_base = somewhere(&seed, &theirs.iov_len);
-		mine = (struct iovec){ buf, theirs.iov_len };
-		n = process_vm_readv(getpid(), &mine, 1, &theirs, 1, 0);
-		count(K_READV, n);
+		n = pread(fd, buf, PAGE, (uintptr_t)somewhere(&seed, &len));
+		count(K_MEM, n);
 		if (n > 0)
-			check(K_READV, buf, n);
+			check(K_MEM, buf, n);
 		nap(&seed);
 	}
+	close(fd);
 	return NULL;
 }
 
@@ -347,7 +347,7 @@ static void *killer(void *arg)
 int main(int argc, char **argv)
 {
 	static void *(*const other[])(void *) = {
-		splitter, splicer, direct_writer, uring_writer, vm_reader,
+		splitter, splicer, direct_writer, uring_writer, mem_reader,
 		killer,
 	};
 	enum { OTHERS = ARRAY_SIZE(other) };

@@ -701,17 +701,27 @@ fail:
 	return -1;
 }
 
-/* 1 if the event came within limit_ms, and is taken; 0 if it did not. */
+/*
+ * 1 if the event came within limit_ms, and is taken; 0 if it did not.  Xen
+ * signals a port once when it is bound; what comes at other ports is dropped.
+ */
 static inline int event_wait(int fd, uint32_t port, int limit_ms)
 {
 	struct pollfd p = { .fd = fd, .events = POLLIN };
+	uint64_t end = now_us() + limit_ms * 1000ULL;
 	uint32_t got;
 
-	if (poll(&p, 1, limit_ms) <= 0)
-		return 0;
-	if (read(fd, &got, sizeof(got)) != sizeof(got) || got != port)
-		return -1;
-	return write(fd, &got, sizeof(got)) == sizeof(got) ? 1 : -1;
+	for (;;) {
+		uint64_t now = now_us();
+
+		if (poll(&p, 1, now < end ? (end - now) / 1000 : 0) <= 0)
+			return 0;
+		if (read(fd, &got, sizeof(got)) != sizeof(got) ||
+		    write(fd, &got, sizeof(got)) != sizeof(got))
+			return -1;
+		if (got == port)
+			return 1;
+	}
 }
 
 /* ------------------------------------------------------------------ */
