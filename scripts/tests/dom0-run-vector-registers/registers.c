@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * registers SECONDS: processes fill all vector registers with bytes of
+ * their own, give up the CPU, and look whether the bytes are still there.
+ */
+#define _GNU_SOURCE
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+#define PROCESSES 6
+
+typedef uint8_t registers[16][32] __attribute__((aligned(32)));
+
+/* Nothing but the system call stands between the loads and the stores. */
+__attribute__((target("avx")))
+static void yield_with(registers *in, registers *out, long call, long arg)
+{
+	struct timespec nap = { 0, 1000 };
+
+	__asm__ volatile(
+#define EACH(op) \
+		op(0) op(1) op(2) op(3) op(4) op(5) op(6) op(7) \
+		op(8) op(9) op(10) op(11) op(12) op(13) op(14) op(15)
+#define LOAD(n) "vmovdqa " #n "*32(%[in]), %%ymm" #n "\n\t"
+#define STORE(n) "vmovdqa %%ymm" #n ", " #n "*32(%[out])\n\t"
+		EACH(LOAD)
+		"syscall\n\t"
+		EACH(STORE)
+		"vzeroupper"
+		: "+a" (call)
+		: [in] "r" (in), [out] "r" (out), "D" (arg ? &nap : NULL),
+		  "S" (0L)
+		: "rcx", "r11", "memory",
+		  "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6",
+		  "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13",
+		  "xmm14", "xmm15");
+}
+
+static int child(unsigned int seed, time_t end, int report)
+{
+	registers in, out;
+	uint64_t rounds = 0;
+	size_t i;
+
+	srand(seed);
+	do {
+		for (i = 0; i < sizeof(in); i++)
+			((uint8_t *)in)[i] = rand();
+		for (i = 0; i < 20; i++) {
+			memset(out, 0, sizeof(out));
+			/* Now and then a nap: the vCPU itself is given up. */
+			if (i == 19)
+				yield_with(&in, &out, SYS_nanosleep, 1);
+			else
+				yield_with(&in, &out, SYS_sched_yield, 0);
+			if (memcmp(in, out, sizeof(in))) {
+				printf("process %u: vector registers changed in round %llu\n",
+				       seed, (unsigned long long)rounds);
+				return 1;
+			}
+			rounds++;
+		}
+	} while (time(NULL) < end);
+	return write(report, &rounds, sizeof(rounds)) != sizeof(rounds);
+}
+
+int main(int argc, char **argv)
+{
+	time_t end = time(NULL) + (argc > 1 ? atoi(argv[1]) : 5);
+	uint64_t rounds, total = 0;
+	int pipes[2], i, status, bad = 0;
+
+	if (!__builtin_cpu_supports("avx")) {
+		puts("no AVX here");
+		return 77;
+	}
+	if (pipe(pipes))
+		return 2;
+	for (i = 0; i < PROCESSES; i++)
+		if (!fork()) {
+			status = child(i + 1, end, pipes[1]);
+			fflush(stdout);
+			_exit(status);
+		}
+	close(pipes[1]);
+	while (read(pipes[0], &rounds, sizeof(rounds)) == sizeof(rounds))
+		total += rounds;
+	while (wait(&status) > 0)
+		bad |= status;
+	printf("switches=%llu\n", (unsigned long long)total);
+	return bad ? 1 : 0;
+}
