@@ -610,8 +610,8 @@ static inline int gntdev_open(void)
 }
 
 /* A map object for n refs; where to mmap() it goes to *index. */
-static inline int gntdev_add(int fd, int domid, const uint32_t *ref, int n,
-			     uint64_t *index)
+static inline int gntdev_add_many(int fd, const uint32_t *domid,
+				  const uint32_t *ref, int n, uint64_t *index)
 {
 	/* Not from the heap for a few: threads that race must not mmap(). */
 	struct ioctl_gntdev_map_grant_ref few[16], *op = few;
@@ -627,13 +627,33 @@ static inline int gntdev_add(int fd, int domid, const uint32_t *ref, int n,
 	for (i = 0; i < n; i++) {
 		struct ioctl_gntdev_grant_ref *r = op->refs + i;
 
-		r->domid = domid;
+		r->domid = domid[i];
 		r->ref = ref[i];
 	}
 	ret = ioctl(fd, IOCTL_GNTDEV_MAP_GRANT_REF, op);
 	*index = op->index;
 	if (op != few)
 		free(op);
+	return ret;
+}
+
+/* All of one domain. */
+static inline int gntdev_add(int fd, int domid, const uint32_t *ref, int n,
+			     uint64_t *index)
+{
+	uint32_t few[16], *domids = few;
+	int i, ret;
+
+	if (n > 16) {
+		domids = calloc(n, sizeof(*domids));
+		if (!domids)
+			return -1;
+	}
+	for (i = 0; i < n; i++)
+		domids[i] = domid;
+	ret = gntdev_add_many(fd, domids, ref, n, index);
+	if (domids != few)
+		free(domids);
 	return ret;
 }
 

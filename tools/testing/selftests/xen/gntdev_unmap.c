@@ -34,6 +34,7 @@
  */
 #include "gntdev_fixture.h"
 
+#include <pthread.h>
 #include <sys/ptrace.h>
 #include <sys/socket.h>
 
@@ -1217,24 +1218,29 @@ TEST_F(unmap, a_bad_ref_at_either_end_maps_nothing)
 	}
 }
 
-/* A grant of our own is taken back and given again: bad, then good. */
+/*
+ * One grant of eight is one of our own, which is taken back and given again:
+ * bad, then good.  In the foreign variant the batch is of two domains.
+ */
 TEST_F(unmap, a_failed_map_can_be_tried_again)
 {
 	struct situation *s = &self->s;
-	uint32_t ref[NPAGES];
+	uint32_t ref[NPAGES], domid[NPAGES];
 	struct grants extra;
 	uint64_t index;
-	int domid = own_domid();
 	char *p;
+	int i;
 
-	if (s->g.source != GRANTS_OWN)
-		return; /* nobody else's grants come and go at our wish */
+	for (i = 0; i < NPAGES; i++) {
+		ref[i] = s->g.ref[i];
+		domid[i] = s->g.domid;
+	}
 	ASSERT_EQ(0, grants_get(&extra, GRANTS_OWN, 1));
-	memcpy(ref, s->g.ref, sizeof(ref));
 	ref[3] = extra.ref[0];
+	domid[3] = extra.domid;
 	grants_put(&extra);
 
-	ASSERT_EQ(0, gntdev_add(s->fd, domid, ref, NPAGES, &index));
+	ASSERT_EQ(0, gntdev_add_many(s->fd, domid, ref, NPAGES, &index));
 	EXPECT_EQ(MAP_FAILED, mmap(NULL, SIZE, PROT_READ | PROT_WRITE,
 				   MAP_SHARED, s->fd, index));
 	EXPECT_EQ(EINVAL, errno);
@@ -1242,9 +1248,9 @@ TEST_F(unmap, a_failed_map_can_be_tried_again)
 
 	ASSERT_EQ(0, grants_get(&extra, GRANTS_OWN, 1));
 	if (extra.ref[0] != ref[3]) {
+		/* What was freed last is given out first: one of two. */
 		uint32_t r = extra.ref[0];
 
-		/* Freed last, given out first: one of the two it is. */
 		extra.ref[0] = extra.idle;
 		extra.idle = r;
 	}
@@ -1383,6 +1389,70 @@ TEST_F(unmap, notify_cannot_clear_a_byte_it_may_not_write)
 	EXPECT_EQ(-1, gntdev_notify(s->fd, s->index + SIZE,
 				    UNMAP_NOTIFY_CLEAR_BYTE, 0));
 	EXPECT_EQ(ENOENT, errno);
+}
+
+/* ------------------------------------------------------------------ */
+/* Locks */
+
+/*
+ * The ioctl that makes a map object writes the object's place to the caller's
+ * memory.  The page it writes to may have to be copied first, for which the
+ * kernel takes the lock that mmap() of another thread holds while it looks for
+ * its own map object.  Here it has to be copied each time: it is a private
+ * page of a file, dropped before each call.
+ */
+struct ioctl_loop {
+	struct situation *s;
+	struct ioctl_gntdev_map_grant_ref *op;
+	bool stop;
+};
+
+static void *call_ioctl(void *arg)
+{
+	struct ioctl_loop *loop = arg;
+
+	while (!__atomic_load_n(&loop->stop, __ATOMIC_RELAXED)) {
+		if (madvise(loop->op, PAGE, MADV_DONTNEED) ||
+		    ioctl(loop->s->fd, IOCTL_GNTDEV_MAP_GRANT_REF, loop->op) ||
+		    gntdev_del(loop->s->fd, loop->op->index, 1))
+			return "the ioctl failed";
+	}
+	return NULL;
+}
+
+TEST_F(unmap, the_map_ioctl_and_mmap_do_not_deadlock)
+{
+	struct situation *s = &self->s;
+	struct ioctl_gntdev_map_grant_ref op = {
+		.count = 1,
+		.refs = { { s->g.domid, s->g.ref[0] } },
+	};
+	struct ioctl_loop loop = { .s = s };
+	uint64_t start = now_us(), index;
+	pthread_t thread;
+	void *ret;
+	int file;
+
+	file = memfd_create("op", 0);
+	ASSERT_EQ(0, ftruncate(file, PAGE));
+	ASSERT_EQ(sizeof(op), pwrite(file, &op, sizeof(op), 0));
+	loop.op = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE, file,
+		       0);
+	ASSERT_NE(MAP_FAILED, loop.op);
+	ASSERT_EQ(0, pthread_create(&thread, NULL, call_ioctl, &loop));
+	while (now_us() - start < 500000) {
+		char *p = gntdev_map(s->fd, &s->g, 1, 1, PROT_READ, &index);
+
+		ASSERT_NE(MAP_FAILED, p);
+		ASSERT_EQ(0, munmap(p, PAGE));
+		ASSERT_EQ(0, gntdev_del(s->fd, index, 1));
+	}
+	__atomic_store_n(&loop.stop, true, __ATOMIC_RELAXED);
+	ASSERT_EQ(0, pthread_join(thread, &ret));
+	EXPECT_EQ(NULL, ret)
+		TH_LOG("%s", (char *)ret);
+	munmap(loop.op, PAGE);
+	close(file);
 }
 
 /* ------------------------------------------------------------------ */
