@@ -2,37 +2,42 @@
 /*
  * Holds granted pages in pipes after unmapping them.
  *
- *   gntdev_hold SECONDS [COUNT]
+ *   gntdev_hold SECONDS COUNT [mapped]
  *
  * maps COUNT grants (another domain's if the environment says whose, see
  * gntdev_test.h, else own ones), puts them into pipes, unmaps them, says
  * "held COUNT", sleeps, reads the pipes, says "released", and waits for the
  * pages to be unmapped: exit status 0 if all bytes were right and no page is
- * left waiting after a second.
+ * left waiting after a while.  With "mapped" they are unmapped only after the
+ * sleep.
  *
  * For measuring what waiting pages cost, and for taking their domain away.
  */
 #include "gntdev_test.h"
 
+#include <sys/resource.h>
+
 #define PER_PIPE	16
 
 int main(int argc, char **argv)
 {
+	struct rlimit files = { 16384, 16384 };
 	int count, seconds, fd, i, n, bad = 0;
+	bool mapped;
 	uint64_t index, start;
 	int (*pipes)[2];
 	uint32_t *ref;
 	char *addr, *want;
 	long waiting;
 
-	if (argc < 2 || argc > 3) {
-		fprintf(stderr, "usage: %s SECONDS [COUNT]\n", argv[0]);
+	mapped = argc == 4 && !strcmp(argv[3], "mapped");
+	count = argc > 2 ? atoi(argv[2]) : 0;
+	if (argc > 3 + mapped || count < 1 || count > 65536) {
+		fprintf(stderr, "usage: %s SECONDS COUNT [mapped]\n", argv[0]);
 		return 2;
 	}
 	seconds = atoi(argv[1]);
-	count = argc > 2 ? atoi(argv[2]) : PER_PIPE;
-	if (count < 1 || count > 65536)
-		return 2;
+	setrlimit(RLIMIT_NOFILE, &files);
 	if (pool_init(count > POOL_MAX ? POOL_MAX : count))
 		return 2;
 
@@ -75,12 +80,18 @@ int main(int argc, char **argv)
 			return 2;
 		}
 	}
-	munmap(addr, count * PAGE);
-	close(fd);
+	if (!mapped) {
+		munmap(addr, count * PAGE);
+		close(fd);
+	}
 	printf("held %d\n", count);
 	fflush(stdout);
 	sleep_ms(seconds * 1000);
 
+	if (mapped) {
+		munmap(addr, count * PAGE);
+		close(fd);
+	}
 	start = now_us();
 	for (i = 0; i < count; i += n) {
 		n = count - i < PER_PIPE ? count - i : PER_PIPE;
@@ -89,7 +100,8 @@ int main(int argc, char **argv)
 	}
 	printf("released\n");
 	fflush(stdout);
-	while (count_waiting() > waiting && now_us() - start < 1000000 + count * 1000ULL)
+	while (count_waiting() > waiting &&
+	       now_us() - start < 1000000 + count * 1000ULL)
 		sleep_ms(1);
 	printf("gone after %llu ms, %ld wait, %d pipes bad\n",
 	       (unsigned long long)(now_us() - start) / 1000, count_waiting(),
