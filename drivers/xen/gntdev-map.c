@@ -180,8 +180,7 @@ struct gntdev_grant_map *gntdev_alloc_map(struct gntdev_priv *priv, int count,
 		map->kmaps[i].user_handle = INVALID_GRANT_HANDLE;
 	}
 
-	map->owner.idle = gntdev_map_idle;
-	atomic_set(&map->owner.live, 1);
+	gnttab_kmap_init_owner(&map->owner, gntdev_map_idle);
 	refcount_set(&map->users, 1);
 
 	return map;
@@ -254,7 +253,7 @@ static void gntdev_clear_byte(struct gntdev_grant_map *map, int offset, int page
 		return;
 
 	if (PageForeign(page)) {
-		u8 *addr = page_address(page);
+		u8 *addr = pfn_to_kaddr(page_to_pfn(page));
 
 		addr[notify->addr & ~PAGE_MASK] = 0;
 		notify->flags &= ~UNMAP_NOTIFY_CLEAR_BYTE;
@@ -281,8 +280,6 @@ void gntdev_put_map(struct gntdev_priv *priv, struct gntdev_grant_map *map)
 
 	gnttab_kmap_put_owner(&map->owner, 1);
 }
-
-/* ------------------------------------------------------------------ */
 
 static void gntdev_kmap_is_mapped(struct gntdev_grant_map *map, int i,
 				  const struct gnttab_map_grant_ref *op)
@@ -319,7 +316,8 @@ int gntdev_map_grant_pages(struct gntdev_grant_map *map)
 
 	for (i = 0; i < map->count; i++)
 		gnttab_set_map_op(&ops[i],
-				  (unsigned long)page_address(map->pages[i]),
+				  (unsigned long)
+				  pfn_to_kaddr(page_to_pfn(map->pages[i])),
 				  map->flags, map->grants[i].ref,
 				  map->grants[i].domid);
 
@@ -360,7 +358,8 @@ static int gntdev_set_pte_op(pte_t *pte, unsigned long addr, void *data)
 	 * Xen needs no second reference for it.
 	 */
 	gnttab_set_map_op(&ops->kmap_ops[i],
-			  (unsigned long)page_address(map->pages[i]),
+			  (unsigned long)
+				  pfn_to_kaddr(page_to_pfn(map->pages[i])),
 			  (map->flags & ~GNTMAP_device_map) | GNTMAP_host_map,
 			  map->grants[i].ref, map->grants[i].domid);
 	return 0;
@@ -395,9 +394,12 @@ static int gntdev_map_ptes(struct gntdev_grant_map *map,
 		map->kmaps[i].user_handle = ops.map_ops[i].handle;
 	}
 
-	/* Nothing is mapped now but what could not be rolled back. */
-	if (err)
+	/* A PTE is left only if Xen did not take it back; it will be retired. */
+	if (err) {
+		gnttab_kmap_unmap_user(map->kmaps, vma->vm_mm, vma->vm_start,
+				       vma->vm_end);
 		gnttab_kmap_unmap(map->kmaps, map->count);
+	}
 
 out:
 	kvfree(ops.map_ops);
@@ -405,11 +407,16 @@ out:
 	return err;
 }
 
-/* ------------------------------------------------------------------ */
-
 static void gntdev_vma_open(struct vm_area_struct *vma)
 {
 	struct gntdev_grant_map *map = vma->vm_private_data;
+
+	/*
+	 * Xen would refuse to let a child have the PTEs, even if MADV_DOFORK
+	 * has cleared VM_DONTCOPY.  The child gets an empty range.
+	 */
+	if (map->notifier_init && vma->vm_mm != map->notifier.mm)
+		vm_flags_set(vma, VM_WIPEONFORK);
 
 	refcount_inc(&map->users);
 }
@@ -429,9 +436,6 @@ static void gntdev_vma_close(struct vm_area_struct *vma)
 static int gntdev_vma_mprotect(struct vm_area_struct *vma, unsigned long start,
 			       unsigned long end, unsigned long newflags)
 {
-	if (!gntdev_use_ptemod())
-		return 0;
-
 	return (newflags ^ vma->vm_flags) & VM_ACCESS_FLAGS ? -EACCES : 0;
 }
 
@@ -444,11 +448,17 @@ static struct page *gntdev_vma_find_special_page(struct vm_area_struct *vma,
 	return i < map->count ? map->pages[i] : NULL;
 }
 
-static const struct vm_operations_struct gntdev_vmops = {
+static const struct vm_operations_struct gntdev_pv_vmops = {
 	.open = gntdev_vma_open,
 	.close = gntdev_vma_close,
 	.mprotect = gntdev_vma_mprotect,
 	.find_special_page = gntdev_vma_find_special_page,
+};
+
+/* Of auto-translated domains, where the PTEs are ordinary ones. */
+static const struct vm_operations_struct gntdev_vmops = {
+	.open = gntdev_vma_open,
+	.close = gntdev_vma_close,
 };
 
 /**
@@ -460,7 +470,10 @@ static const struct vm_operations_struct gntdev_vmops = {
  */
 struct gntdev_grant_map *gntdev_map_of_vma(struct vm_area_struct *vma)
 {
-	return vma->vm_ops == &gntdev_vmops ? vma->vm_private_data : NULL;
+	if (vma->vm_ops != &gntdev_pv_vmops && vma->vm_ops != &gntdev_vmops)
+		return NULL;
+
+	return vma->vm_private_data;
 }
 
 /*
@@ -578,12 +591,15 @@ int gntdev_map_vma(struct gntdev_grant_map *map, struct vm_area_struct *vma)
 {
 	int err;
 
-	vma->vm_ops = &gntdev_vmops;
 	vma->vm_private_data = map;
 	vm_flags_set(vma, VM_DONTEXPAND | VM_DONTDUMP | VM_MIXEDMAP);
 
-	if (gntdev_use_ptemod())
+	if (gntdev_use_ptemod()) {
+		vma->vm_ops = &gntdev_pv_vmops;
 		return gntdev_map_vma_pv(map, vma);
+	}
+
+	vma->vm_ops = &gntdev_vmops;
 
 	err = gntdev_map_grant_pages(map);
 	if (err)

@@ -72,11 +72,18 @@
 #define WAIT_YOUNG_LOOKS	16
 #define WAIT_PAGES_PER_ROUND	256
 
+/*
+ * @idle has a bit for each page whose kernel's side is in the batch, @frozen for
+ * those of them whose count was frozen.  The pages of a DMA buffer, but for its
+ * first, have a count of 0 all the time: nobody holds them, nor ever will.
+ */
 struct unmap_batch {
 	struct gnttab_unmap_grant_ref ops[UNMAP_BATCH_OPS];
 	struct gnttab_kmap *kmaps[UNMAP_BATCH_KMAPS];
 	unsigned int nr_ops;
 	unsigned int nr_kmaps;
+	u32 idle;
+	u32 frozen;
 };
 
 /* Protects the lists; what is on them belongs to the worker. */
@@ -94,8 +101,11 @@ static atomic_t nr_retired = ATOMIC_INIT(0);
 
 static void batch_init(struct unmap_batch *batch)
 {
+	BUILD_BUG_ON(UNMAP_BATCH_KMAPS > 32);
 	batch->nr_ops = 0;
 	batch->nr_kmaps = 0;
+	batch->idle = 0;
+	batch->frozen = 0;
 }
 
 /*
@@ -104,12 +114,13 @@ static void batch_init(struct unmap_batch *batch)
  */
 static void wait_on(struct list_head *entry, struct list_head *list)
 {
+	unsigned long flags;
 	bool first;
 
-	spin_lock(&wait_lock);
+	spin_lock_irqsave(&wait_lock, flags);
 	first = list_empty(list);
 	list_add_tail(entry, list);
-	spin_unlock(&wait_lock);
+	spin_unlock_irqrestore(&wait_lock, flags);
 
 	if (first)
 		mod_delayed_work(unmap_wq, &unmap_work,
@@ -136,12 +147,6 @@ static void retire_kmap(struct gnttab_kmap *kmap, s16 status)
 	       foreign ? foreign->domid : DOMID_INVALID, status);
 }
 
-/* Frozen, that is nobody holds it nor can take hold of it. */
-static bool kmap_is_frozen(const struct gnttab_kmap *kmap)
-{
-	return !page_ref_count(kmap->page);
-}
-
 /*
  * Adds what can be unmapped of a page now: the user's side always, the
  * kernel's side if nobody holds the page.  The user's op comes first.
@@ -155,9 +160,14 @@ static void batch_add(struct unmap_batch *batch, struct gnttab_kmap *kmap)
 				    kmap->user_pte, GNTMAP_contains_pte,
 				    kmap->user_handle);
 
-	if (page_ref_freeze(kmap->page, 1)) {
+	if (page_ref_freeze(kmap->page, 1))
+		batch->frozen |= BIT(batch->nr_kmaps);
+
+	if (!page_ref_count(kmap->page)) {
+		batch->idle |= BIT(batch->nr_kmaps);
 		op = &batch->ops[batch->nr_ops++];
-		gnttab_set_unmap_op(op, (unsigned long)page_address(kmap->page),
+		gnttab_set_unmap_op(op, (unsigned long)
+				    pfn_to_kaddr(page_to_pfn(kmap->page)),
 				    0, kmap->handle);
 		op->dev_bus_addr = kmap->dev_bus_addr;
 	}
@@ -194,33 +204,38 @@ static unsigned int batch_unmap(struct unmap_batch *batch)
 		s16 status = GNTST_okay;
 
 		if (kmap->user_handle != INVALID_GRANT_HANDLE) {
-			kmap->user_handle = INVALID_GRANT_HANDLE;
+			WRITE_ONCE(kmap->user_handle, INVALID_GRANT_HANDLE);
 			status = op++->status;
+			if (status == GNTST_okay)
+				kmap->user_pte = 0;
 		}
 
-		if (!kmap_is_frozen(kmap)) {
-			if (status == GNTST_okay) {
-				wait_for_kmap(kmap);
-				continue;
-			}
-			retire_kmap(kmap, status);
-		} else {
+		if (batch->idle & BIT(i)) {
 			status = op->status ?: status;
-			if (status == GNTST_okay) {
+			kmap->state = GNTTAB_KMAP_NONE;
+		}
+
+		if (status != GNTST_okay) {
+			retire_kmap(kmap, status);
+		} else if (kmap->state != GNTTAB_KMAP_NONE) {
+			wait_for_kmap(kmap);
+			continue;
+		}
+
+		if (batch->idle & BIT(i)) {
+			if (op->status == GNTST_okay) {
 				ClearPageForeign(kmap->page);
 				clear_foreign_p2m_mapping(op, &kmap->page, 1);
-				kmap->state = GNTTAB_KMAP_NONE;
-			} else {
-				retire_kmap(kmap, status);
 			}
 			op++;
-
-			/*
-			 * No MFN leads to the page any more: p2m and override
-			 * are gone.  Only now may it be grabbed again.
-			 */
-			page_ref_unfreeze(kmap->page, 1);
 		}
+
+		/*
+		 * No MFN leads to the page any more: p2m and override are gone.
+		 * Only now may it be grabbed again.
+		 */
+		if (batch->frozen & BIT(i))
+			page_ref_unfreeze(kmap->page, 1);
 
 		batch->kmaps[done++] = kmap;
 	}
@@ -229,6 +244,30 @@ static unsigned int batch_unmap(struct unmap_batch *batch)
 
 	return done;
 }
+
+static void owner_is_idle(struct work_struct *work)
+{
+	struct gnttab_kmap_owner *owner =
+		container_of(work, struct gnttab_kmap_owner, work);
+
+	owner->idle(owner);
+}
+
+/**
+ * gnttab_kmap_init_owner - get the owner of some pages ready
+ * @owner: has one reference, its own, after this
+ * @idle: called when the owner has been put and has no mapped pages left
+ *
+ * Context: Any.
+ */
+void gnttab_kmap_init_owner(struct gnttab_kmap_owner *owner,
+			    void (*idle)(struct gnttab_kmap_owner *owner))
+{
+	atomic_set(&owner->live, 1);
+	owner->idle = idle;
+	INIT_WORK(&owner->work, owner_is_idle);
+}
+EXPORT_SYMBOL_GPL(gnttab_kmap_init_owner);
 
 /**
  * gnttab_kmap_put_owner - tell the owner that some of its pages are done with
@@ -285,8 +324,10 @@ static unsigned int unmap_page_table(struct gnttab_kmap *kmaps, unsigned int n,
 	if (unlikely(atomic_read(&nr_retired))) {
 		for (i = 0; i < n; i++)
 			if (kmaps[i].state == GNTTAB_KMAP_RETIRED &&
-			    !pte_none(ptep_get(pte + i)))
+			    kmaps[i].user_pte) {
+				kmaps[i].user_pte = 0;
 				pte_clear(mm, addr + i * PAGE_SIZE, pte + i);
+			}
 	}
 
 	pte_unmap_unlock(pte, ptl);
@@ -364,8 +405,14 @@ static void batch_unmap_waiting(struct unmap_batch *batch)
 
 	atomic_sub(batch->nr_kmaps, &nr_waiting);
 	done = batch_unmap(batch);
-	for (i = 0; i < done; i++)
-		gnttab_kmap_put_owner(batch->kmaps[i]->owner, 1);
+
+	/* ->idle() may sleep for long, and others wait to be unmapped. */
+	for (i = 0; i < done; i++) {
+		struct gnttab_kmap_owner *owner = batch->kmaps[i]->owner;
+
+		if (atomic_dec_and_test(&owner->live))
+			schedule_work(&owner->work);
+	}
 }
 
 /*
@@ -383,7 +430,7 @@ static void look_at_kmaps(struct list_head *list)
 
 	batch_init(&batch);
 
-	spin_lock(&wait_lock);
+	spin_lock_irq(&wait_lock);
 	list_for_each_entry(kmap, list, waiting) {
 		if (++n == WAIT_PAGES_PER_ROUND)
 			break;
@@ -392,10 +439,10 @@ static void look_at_kmaps(struct list_head *list)
 		list_cut_position(&look, list, &kmap->waiting);
 	else
 		list_splice_init(list, &look);
-	spin_unlock(&wait_lock);
+	spin_unlock_irq(&wait_lock);
 
 	list_for_each_entry_safe(kmap, tmp, &look, waiting) {
-		if (page_ref_count(kmap->page) == 1) {
+		if (page_ref_count(kmap->page) <= 1) {
 			list_del(&kmap->waiting);
 			batch_add(&batch, kmap);
 			if (batch_is_full(&batch))
@@ -409,10 +456,10 @@ static void look_at_kmaps(struct list_head *list)
 	}
 	batch_unmap_waiting(&batch);
 
-	spin_lock(&wait_lock);
+	spin_lock_irq(&wait_lock);
 	list_splice_tail(&young, &young_kmaps);
 	list_splice_tail(&old, &old_kmaps);
-	spin_unlock(&wait_lock);
+	spin_unlock_irq(&wait_lock);
 }
 
 static bool refs_are_held(const struct gntab_unmap_queue_data *item)
@@ -437,9 +484,9 @@ static void look_at_queued_refs(void)
 	struct gntab_unmap_queue_data *item, *tmp;
 	LIST_HEAD(look);
 
-	spin_lock(&wait_lock);
+	spin_lock_irq(&wait_lock);
 	list_splice_init(&queued_refs, &look);
-	spin_unlock(&wait_lock);
+	spin_unlock_irq(&wait_lock);
 
 	list_for_each_entry_safe(item, tmp, &look, list) {
 		if (refs_are_held(item))
@@ -448,9 +495,9 @@ static void look_at_queued_refs(void)
 		unmap_refs(item);
 	}
 
-	spin_lock(&wait_lock);
+	spin_lock_irq(&wait_lock);
 	list_splice(&look, &queued_refs);
-	spin_unlock(&wait_lock);
+	spin_unlock_irq(&wait_lock);
 }
 
 static void unmap_worker(struct work_struct *work)
@@ -465,12 +512,12 @@ static void unmap_worker(struct work_struct *work)
 		next_old_look = jiffies + msecs_to_jiffies(WAIT_OLD_MS);
 	}
 
-	spin_lock(&wait_lock);
+	spin_lock_irq(&wait_lock);
 	if (!list_empty(&young_kmaps) || !list_empty(&queued_refs))
 		delay = WAIT_YOUNG_MS;
 	else if (!list_empty(&old_kmaps))
 		delay = WAIT_OLD_MS;
-	spin_unlock(&wait_lock);
+	spin_unlock_irq(&wait_lock);
 
 	/* Does nothing if somebody has queued it since. */
 	if (delay)
@@ -484,7 +531,8 @@ static void unmap_worker(struct work_struct *work)
  *
  * Unmaps at once if nobody holds any of the pages, else as soon as that is so.
  *
- * Context: Any but interrupts; @item->done() is called here or by the worker.
+ * Context: Any, interrupts included: backends come here when I/O completes.
+ * @item->done() is called here or by the worker.
  */
 void gnttab_unmap_refs_async(struct gntab_unmap_queue_data *item)
 {
@@ -536,10 +584,10 @@ static int __init grant_unmap_init(void)
 	if (!xen_domain())
 		return 0;
 
-	/* Memory may be short of just the pages that wait. */
+	/* Memory may be short because of just what waits here. */
 	unmap_wq = alloc_workqueue("xen-grant-unmap", WQ_UNBOUND | WQ_MEM_RECLAIM, 1);
 	if (!unmap_wq)
-		return -ENOMEM;
+		unmap_wq = system_unbound_wq;
 
 	dir = debugfs_create_dir("xen-grant-unmap", NULL);
 	debugfs_create_atomic_t("waiting", 0400, dir, &nr_waiting);

@@ -6,6 +6,7 @@
 #include <linux/list.h>
 #include <linux/mm_types.h>
 #include <linux/types.h>
+#include <linux/workqueue.h>
 
 #include <xen/grant_table.h>
 
@@ -27,11 +28,18 @@ enum gnttab_kmap_state {
  * struct gnttab_kmap_owner - what a set of mapped pages belongs to
  * @live: number of pages not yet unmapped, and one for the owner itself
  * @idle: called when @live is down to 0; frees the owner.  May sleep.
+ * @work: calls @idle where that must not sleep
  */
 struct gnttab_kmap_owner {
 	atomic_t live;
 	void (*idle)(struct gnttab_kmap_owner *owner);
+	struct work_struct work;
 };
+
+/*
+ * "kmap" is for the kernel's mapping, as in kmap_ops; it has nothing to do with
+ * highmem.
+ */
 
 /**
  * struct gnttab_kmap - one granted page as mapped by the kernel, and the user
@@ -39,7 +47,7 @@ struct gnttab_kmap_owner {
  * @page: from gnttab_alloc_pages()
  * @owner: is told when the page is unmapped
  * @waiting: on a list of pages that somebody holds
- * @user_pte: machine address of the user's PTE
+ * @user_pte: machine address of the user's PTE, or 0
  * @dev_bus_addr: for GNTMAP_device_map, else 0
  * @handle: of the kernel's side; for an auto-translated domain of the only one
  * @user_handle: of the user's side, or INVALID_GRANT_HANDLE
@@ -64,6 +72,8 @@ struct gnttab_kmap {
 void gnttab_kmap_unmap_user(struct gnttab_kmap *kmaps, struct mm_struct *mm,
 			    unsigned long start, unsigned long end);
 void gnttab_kmap_unmap(struct gnttab_kmap *kmaps, unsigned int count);
+void gnttab_kmap_init_owner(struct gnttab_kmap_owner *owner,
+			    void (*idle)(struct gnttab_kmap_owner *owner));
 void gnttab_kmap_put_owner(struct gnttab_kmap_owner *owner, unsigned int count);
 
 #endif /* _XEN_GRANT_UNMAP_H */

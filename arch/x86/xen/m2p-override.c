@@ -21,8 +21,11 @@
  *   user unmap, kernel-side unmap, remove, p2m[pfn] = INVALID
  *
  * Nobody can use the entry between the unmapping and its removal: there is no
- * PTE left to start from, and whoever read the PTE earlier fails to take a
- * reference, since the page's count stays frozen until the entry is gone.
+ * PTE left to start from, and whoever read the PTE earlier, as GUP-fast does
+ * without a lock, fails to take a reference, since the page's count stays frozen
+ * until the entry is gone.  Such a walker may find that the frame in its copy
+ * of the PTE leads to no page any more, or to another one; so it looks before
+ * and after it takes the reference (see gup_fast_pte_range()).
  *
  * An XArray holds the entries: lookups are lockless, as they come from page
  * table walks in any context; additions and removals take its lock; values
@@ -67,7 +70,7 @@ static atomic_long_t m2p_override_entries = ATOMIC_LONG_INIT(0);
  */
 void m2p_override_prepare(void)
 {
-	if (enable && xen_pv_domain())
+	if (enable && xen_pv_domain() && !static_key_enabled(&m2p_override_used))
 		static_branch_enable(&m2p_override_used);
 }
 EXPORT_SYMBOL_GPL(m2p_override_prepare);
@@ -113,11 +116,14 @@ EXPORT_SYMBOL_GPL(m2p_add_override);
  * Does nothing if @mfn has no entry or one for another page, so it may be
  * called for every page whose kernel-side mapping goes.
  *
- * Context: Process context, atomic or not; not from interrupts.
+ * Context: Process context, atomic or not; any if @pfn has no override.
  */
 void m2p_remove_override(unsigned long mfn, unsigned long pfn)
 {
-	/* Backends have no overrides: spare them the lock. */
+	/*
+	 * Backends have no overrides, and some unmap in interrupts, where the
+	 * XArray's lock must not be taken.
+	 */
 	if (m2p_find_override_pfn(mfn) != pfn)
 		return;
 
