@@ -441,6 +441,24 @@ TEST_F(unmap, fork_does_not_copy_the_mapping)
 	EXPECT_TRUE(pipe_has(p, s->want, PAGE));
 }
 
+/* Not even when it asks for one. */
+TEST_F(unmap, fork_after_madv_dofork_does_not_copy_it_either)
+{
+	struct situation *s = &self->s;
+	int status;
+	pid_t pid;
+
+	ASSERT_NE(MAP_FAILED, situation_map(s, PROT_READ | PROT_WRITE));
+	madvise(s->addr, SIZE, MADV_DOFORK);
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid)
+		_exit(touch(s->addr, false) ? 0 : 1);
+	status = wait_child(pid, 5000);
+	EXPECT_EQ(0, status);
+	EXPECT_TRUE(mapping_works(s, s->addr, 0, NPAGES));
+}
+
 /* ------------------------------------------------------------------ */
 /* Death of the process */
 
