@@ -37,6 +37,7 @@ fake_qemu()
 	{
 		echo '#!/bin/bash'
 		echo 'start() { echo "dom0-run: command starts" >>console.log; : >job/started; }'
+		# shellcheck disable=SC2016 # for that shell
 		echo 'end() { echo "dom0-run: command ended with $1" >>console.log; echo "$1" >job/status; sleep 20; }'
 		cat
 	} >"$TMP/fake-qemu"

@@ -14,6 +14,7 @@
 #include <sys/wait.h>
 
 #define PROCESSES 6
+#define ALL "0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15"
 
 typedef uint8_t registers[16][32] __attribute__((aligned(32)));
 
@@ -23,15 +24,13 @@ static void yield_with(registers *in, registers *out, long call, long arg)
 {
 	struct timespec nap = { 0, 1000 };
 
-	__asm__ volatile(
-#define EACH(op) \
-		op(0) op(1) op(2) op(3) op(4) op(5) op(6) op(7) \
-		op(8) op(9) op(10) op(11) op(12) op(13) op(14) op(15)
-#define LOAD(n) "vmovdqa " #n "*32(%[in]), %%ymm" #n "\n\t"
-#define STORE(n) "vmovdqa %%ymm" #n ", " #n "*32(%[out])\n\t"
-		EACH(LOAD)
+	__asm__ volatile(".irp n, " ALL "\n\t"
+		"vmovdqa 32*\\n(%[in]), %%ymm\\n\n\t"
+		".endr\n\t"
 		"syscall\n\t"
-		EACH(STORE)
+		".irp n, " ALL "\n\t"
+		"vmovdqa %%ymm\\n, 32*\\n(%[out])\n\t"
+		".endr\n\t"
 		"vzeroupper"
 		: "+a" (call)
 		: [in] "r" (in), [out] "r" (out), "D" (arg ? &nap : NULL),
