@@ -2,10 +2,9 @@
 /*
  * KUnit tests of the M2P override.
  *
- * The frames used lie beyond the machine's memory, so nobody owns them and
- * nobody can map them while the tests run.  Without an override mfn_to_pfn()
- * takes them for device memory.  A failure means that a user PTE could be
- * served with the wrong page or with none.
+ * They run at boot, on frames that belong to Xen or to nobody, so that no other
+ * domain can grant them in the meantime.  A failure means that a user PTE could
+ * be served with the wrong page or with none.
  */
 
 #include <kunit/test.h>
@@ -13,14 +12,31 @@
 #include <linux/irq_work.h>
 #include <linux/mm.h>
 
+#include <xen/interface/xen.h>
+#include <xen/interface/memory.h>
 #include <xen/xen.h>
 
+#include <asm/xen/hypercall.h>
 #include <asm/xen/m2p-override.h>
 #include <asm/xen/page.h>
 
-#define NR_MANY	5000UL
+#define NR_MANY	3000
 
-static unsigned long some_mfn;
+/* Frames which are not ours. */
+static unsigned long mfns[NR_MANY];
+#define some_mfn	(mfns[0])
+
+static unsigned int find_foreign_frames(void)
+{
+	long mfn = HYPERVISOR_memory_op(XENMEM_maximum_ram_page, NULL);
+	unsigned int n = 0;
+
+	for (; mfn > 0 && n < NR_MANY; mfn--)
+		if (mfn_to_pfn(mfn) == ~0UL)
+			mfns[n++] = mfn;
+
+	return n;
+}
 
 static int m2p_override_test_init(struct kunit *test)
 {
@@ -31,13 +47,14 @@ static int m2p_override_test_init(struct kunit *test)
 	if (!static_key_enabled(&m2p_override_used))
 		kunit_skip(test, "turned off by m2p_override.enable");
 
-	some_mfn = machine_to_phys_nr + 0x1000;
+	KUNIT_ASSERT_EQ(test, find_foreign_frames(), NR_MANY);
 	return 0;
 }
 
 static void a_frame_without_override_leads_to_no_page(struct kunit *test)
 {
-	KUNIT_EXPECT_EQ(test, m2p_find_override_pfn(some_mfn), ~0UL);
+	KUNIT_EXPECT_EQ(test, mfn_to_pfn(some_mfn), ~0UL);
+	KUNIT_EXPECT_EQ(test, m2p_find_override_pfn(~0UL >> 1), ~0UL);
 }
 
 static void an_override_lasts_from_add_to_remove(struct kunit *test)
@@ -45,10 +62,10 @@ static void an_override_lasts_from_add_to_remove(struct kunit *test)
 	KUNIT_ASSERT_EQ(test, m2p_add_override(some_mfn, 4711), 0);
 	KUNIT_EXPECT_EQ(test, m2p_find_override_pfn(some_mfn), 4711UL);
 	KUNIT_EXPECT_EQ(test, mfn_to_pfn(some_mfn), 4711UL);
-	KUNIT_EXPECT_EQ(test, m2p_find_override_pfn(some_mfn + 1), ~0UL);
+	KUNIT_EXPECT_EQ(test, mfn_to_pfn(mfns[1]), ~0UL);
 
 	m2p_remove_override(some_mfn, 4711);
-	KUNIT_EXPECT_EQ(test, m2p_find_override_pfn(some_mfn), ~0UL);
+	KUNIT_EXPECT_EQ(test, mfn_to_pfn(some_mfn), ~0UL);
 }
 
 static void the_first_page_of_a_frame_keeps_the_entry(struct kunit *test)
@@ -85,23 +102,24 @@ static void page_0_can_have_an_override(struct kunit *test)
 	KUNIT_ASSERT_EQ(test, m2p_add_override(some_mfn, 0), 0);
 	KUNIT_EXPECT_EQ(test, mfn_to_pfn(some_mfn), 0UL);
 	m2p_remove_override(some_mfn, 0);
-	KUNIT_EXPECT_EQ(test, m2p_find_override_pfn(some_mfn), ~0UL);
+	KUNIT_EXPECT_EQ(test, mfn_to_pfn(some_mfn), ~0UL);
 }
 
 static void many_overrides_do_not_disturb_each_other(struct kunit *test)
 {
-	unsigned long i, wrong = 0;
+	unsigned long wrong = 0;
+	unsigned int i;
 
 	for (i = 0; i < NR_MANY; i++)
-		wrong += m2p_add_override(some_mfn + 3 * i, i) != 0;
+		wrong += m2p_add_override(mfns[i], i) != 0;
 	for (i = 0; i < NR_MANY; i += 2)
-		m2p_remove_override(some_mfn + 3 * i, i);
+		m2p_remove_override(mfns[i], i);
 	for (i = 0; i < NR_MANY; i++)
-		wrong += m2p_find_override_pfn(some_mfn + 3 * i) != (i % 2 ? i : ~0UL);
+		wrong += m2p_find_override_pfn(mfns[i]) != (i % 2 ? i : ~0UL);
 	for (i = 1; i < NR_MANY; i += 2)
-		m2p_remove_override(some_mfn + 3 * i, i);
-	for (i = 0; i < 3 * NR_MANY; i++)
-		wrong += m2p_find_override_pfn(some_mfn + i) != ~0UL;
+		m2p_remove_override(mfns[i], i);
+	for (i = 0; i < NR_MANY; i++)
+		wrong += m2p_find_override_pfn(mfns[i]) != ~0UL;
 
 	KUNIT_EXPECT_EQ(test, wrong, 0UL);
 }

@@ -27,10 +27,13 @@
  * of the PTE leads to no page any more, or to another one; so it looks before
  * and after it takes the reference (see gup_fast_pte_range()).
  *
- * An XArray holds the entries: lookups are lockless, as they come from page
- * table walks in any context; additions and removals take its lock; values
- * are stored in place, so no object has a lifetime of its own.  There is no
- * guarantee of memory: an addition can fail, and then the PTE is special.
+ * The entries are in a table of two levels, a pfn for each frame, of which only
+ * the parts exist that were ever used.  It is read and written without locks, in
+ * any context: an entry is a word that changes by cmpxchg, and no part of the
+ * table is ever freed.  It grows to a thousandth of the machine's memory at most.
+ * (An XArray takes ten times the instructions for a lookup, two of which are
+ * needed for each pin of a page.)  There is no guarantee of memory: an addition
+ * can fail, and then the PTE is special.
  */
 
 #define pr_fmt(fmt) "xen: " KBUILD_MODNAME ": " fmt
@@ -41,11 +44,13 @@
 #include <linux/gfp.h>
 #include <linux/init.h>
 #include <linux/moduleparam.h>
-#include <linux/rcupdate.h>
-#include <linux/xarray.h>
+#include <linux/vmalloc.h>
 
+#include <xen/interface/xen.h>
+#include <xen/interface/memory.h>
 #include <xen/xen.h>
 
+#include <asm/xen/hypercall.h>
 #include <asm/xen/m2p-override.h>
 #include <asm/xen/page.h>
 
@@ -56,7 +61,11 @@ MODULE_PARM_DESC(enable, "Let user mappings of granted pages take the fast path 
 DEFINE_STATIC_KEY_FALSE(m2p_override_used);
 EXPORT_SYMBOL_GPL(m2p_override_used);
 
-static DEFINE_XARRAY(m2p_overrides);
+#define LEAF_ENTRIES	(PAGE_SIZE / sizeof(u32))
+
+/* Leaves of pfn + 1, or 0 for none; pages beyond 16 TiB cannot have an entry. */
+static u32 **m2p_overrides __ro_after_init;
+static unsigned long m2p_override_nr __ro_after_init;
 static atomic_long_t m2p_override_entries = ATOMIC_LONG_INIT(0);
 
 /**
@@ -70,10 +79,35 @@ static atomic_long_t m2p_override_entries = ATOMIC_LONG_INIT(0);
  */
 void m2p_override_prepare(void)
 {
-	if (enable && xen_pv_domain() && !static_key_enabled(&m2p_override_used))
+	if (m2p_overrides && !static_key_enabled(&m2p_override_used))
 		static_branch_enable(&m2p_override_used);
 }
 EXPORT_SYMBOL_GPL(m2p_override_prepare);
+
+/* The entry of a frame, or NULL if there is none or, without memory, none can be. */
+static u32 *m2p_override_entry(unsigned long mfn, bool create)
+{
+	unsigned long i = mfn / LEAF_ENTRIES;
+	u32 *leaf;
+
+	if (mfn >= m2p_override_nr)
+		return NULL;
+
+	leaf = READ_ONCE(m2p_overrides[i]);
+	if (!leaf && create) {
+		u32 *new = (u32 *)get_zeroed_page(GFP_KERNEL);
+
+		if (!new)
+			return NULL;
+		leaf = cmpxchg(&m2p_overrides[i], NULL, new);
+		if (leaf)
+			free_page((unsigned long)new);
+		else
+			leaf = new;
+	}
+
+	return leaf ? &leaf[mfn % LEAF_ENTRIES] : NULL;
+}
 
 /**
  * m2p_add_override - let mfn_to_pfn() find the page that maps a foreign frame
@@ -87,24 +121,28 @@ EXPORT_SYMBOL_GPL(m2p_override_prepare);
  * * -EOPNOTSUPP: overrides are turned off or were not prepared,
  * * -EEXIST: the frame is one of our own, the ordinary M2P has it,
  * * -EBUSY: another page maps the frame and has the entry,
- * * -ENOMEM: no memory for the entry.
+ * * -ENOMEM: no memory for the entry, or no place for @mfn or @pfn.
  */
 int m2p_add_override(unsigned long mfn, unsigned long pfn)
 {
-	int ret;
+	u32 *entry;
 
 	if (!static_branch_unlikely(&m2p_override_used))
 		return -EOPNOTSUPP;
 
-	/* The identity rule at the end of mfn_to_pfn() loses to an override. */
 	if (__pfn_to_mfn(mfn_to_pfn_no_overrides(mfn)) == mfn)
 		return -EEXIST;
 
-	ret = xa_insert(&m2p_overrides, mfn, xa_mk_value(pfn), GFP_KERNEL);
-	if (!ret)
-		atomic_long_inc(&m2p_override_entries);
+	entry = m2p_override_entry(mfn, true);
+	if (!entry || pfn >= U32_MAX)
+		return -ENOMEM;
 
-	return ret;
+	if (cmpxchg(entry, 0, pfn + 1))
+		return -EBUSY;
+
+	atomic_long_inc(&m2p_override_entries);
+
+	return 0;
 }
 EXPORT_SYMBOL_GPL(m2p_add_override);
 
@@ -116,38 +154,26 @@ EXPORT_SYMBOL_GPL(m2p_add_override);
  * Does nothing if @mfn has no entry or one for another page, so it may be
  * called for every page whose kernel-side mapping goes.
  *
- * Context: Process context, atomic or not; any if @pfn has no override.
+ * Context: Any.
  */
 void m2p_remove_override(unsigned long mfn, unsigned long pfn)
 {
-	/*
-	 * Backends have no overrides, and some unmap in interrupts, where the
-	 * XArray's lock must not be taken.
-	 */
-	if (m2p_find_override_pfn(mfn) != pfn)
+	u32 *entry = m2p_override_entry(mfn, false);
+
+	if (!entry || READ_ONCE(*entry) != pfn + 1)
 		return;
 
-	if (xa_cmpxchg(&m2p_overrides, mfn, xa_mk_value(pfn), NULL, 0) ==
-	    xa_mk_value(pfn))
+	if (cmpxchg(entry, pfn + 1, 0) == pfn + 1)
 		atomic_long_dec(&m2p_override_entries);
 }
 EXPORT_SYMBOL_GPL(m2p_remove_override);
 
 unsigned long __m2p_find_override_pfn(unsigned long mfn)
 {
-	void *entry;
+	u32 *entry = m2p_override_entry(mfn, false);
 
-	/*
-	 * A CPU that is idle or on its way up or down reads page tables, too,
-	 * but RCU would not keep the nodes of the XArray for it.  It has no
-	 * business with user PTEs of grants, so nothing is lost.
-	 */
-	if (unlikely(!rcu_is_watching()))
-		return ~0UL;
-
-	entry = xa_load(&m2p_overrides, mfn);
-
-	return entry ? xa_to_value(entry) : ~0UL;
+	/* No entry is 0, and 0 - 1 is no page. */
+	return entry ? READ_ONCE(*entry) - 1UL : ~0UL;
 }
 EXPORT_SYMBOL_GPL(__m2p_find_override_pfn);
 
@@ -159,12 +185,29 @@ static int m2p_override_entries_get(void *data, u64 *val)
 DEFINE_DEBUGFS_ATTRIBUTE(m2p_override_entries_fops, m2p_override_entries_get,
 			 NULL, "%llu\n");
 
-static int __init m2p_override_debugfs_init(void)
+static int __init m2p_override_init(void)
 {
-	if (xen_pv_domain())
-		debugfs_create_file("entries", 0400,
-				    debugfs_create_dir("xen-m2p-override", NULL),
-				    NULL, &m2p_override_entries_fops);
+	long max_mfn;
+
+	if (!xen_pv_domain())
+		return 0;
+
+	debugfs_create_file("entries", 0400,
+			    debugfs_create_dir("xen-m2p-override", NULL),
+			    NULL, &m2p_override_entries_fops);
+	if (!enable)
+		return 0;
+
+	max_mfn = HYPERVISOR_memory_op(XENMEM_maximum_ram_page, NULL);
+	if (max_mfn <= 0)
+		return -ENODEV;
+
+	m2p_overrides = vzalloc(array_size(max_mfn / LEAF_ENTRIES + 1,
+					   sizeof(*m2p_overrides)));
+	if (!m2p_overrides)
+		return -ENOMEM;
+	m2p_override_nr = max_mfn + 1;
+
 	return 0;
 }
-late_initcall(m2p_override_debugfs_init);
+subsys_initcall(m2p_override_init);
