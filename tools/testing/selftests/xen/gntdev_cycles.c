@@ -18,8 +18,10 @@
  *
  * What a failure means
  *
- *   What is lost at one cycle in ten or more shows: something is not given
- *   back on one of the ways that a mapping can end.
+ *   Something is not given back on one of the ways that a mapping can end.
+ *   Grants, entries and pages are counted exactly; of memory at large it shows
+ *   when more than one page or slab object is lost in ten cycles, since the
+ *   rest of the system is not still.
  */
 #include "gntdev_test.h"
 
@@ -83,22 +85,33 @@ struct counts {
 
 static void take(struct counts *c, struct grants *g)
 {
-	/* Frees that wait for a grace period, or for a worker. */
-	sleep_ms(500);
-	write_string("/proc/sys/vm/drop_caches", "3");
-	sleep_ms(500);
+	long last;
+	int i;
+
+	/* Frees that wait for a grace period, for a worker, for who knows. */
+	c->free_kb = 0;
+	for (i = 0; i < 10; i++) {
+		last = c->free_kb;
+		write_string("/proc/sys/vm/drop_caches", "3");
+		sleep_ms(500);
+		c->free_kb = kib_of("MemFree:");
+		if (labs(c->free_kb - last) < 256)
+			break;
+	}
 	c->entries = count_entries();
 	c->waiting = count_waiting();
 	c->retired = count_retired();
 	c->mapped = grants_in_use(g, 0, g->n);
 	c->ranges = pool_ranges();
 	c->slab = slab_objects();
-	c->free_kb = kib_of("MemFree:");
 }
 
-static bool same(const char *what, long before, long after, long slack)
+/* More than slack to the worse?  (1: if it grows; -1: if it shrinks; 0: both) */
+static bool same(const char *what, long before, long after, int worse,
+		 long slack)
 {
-	bool ok = before - after <= slack && after - before <= slack;
+	long lost = worse ? (after - before) * worse : labs(after - before);
+	bool ok = lost <= slack;
 
 	printf("# %-18s %9ld before %9ld after%s\n", what, before, after,
 	       ok ? "" : "  <- differs");
@@ -204,14 +217,14 @@ int main(int argc, char **argv)
 	}
 	grants_wait_unused(&g, 5000);
 	take(&after, &g);
-	good &= same("override entries", before.entries, after.entries, 0);
-	good &= same("waiting pages", before.waiting, after.waiting, 0);
-	good &= same("retired pages", before.retired, after.retired, 0);
-	good &= same("mapped grants", before.mapped, after.mapped, 0);
-	good &= same("address ranges", before.ranges, after.ranges, 0);
-	good &= same("slab objects", before.slab, after.slab, n / 10 + 1000);
-	good &= same("free memory, KiB", before.free_kb, after.free_kb,
-		     n / 10 * 4 + 2048);
+	good &= same("override entries", before.entries, after.entries, 0, 0);
+	good &= same("waiting pages", before.waiting, after.waiting, 0, 0);
+	good &= same("retired pages", before.retired, after.retired, 0, 0);
+	good &= same("mapped grants", before.mapped, after.mapped, 0, 0);
+	good &= same("address ranges", before.ranges, after.ranges, 0, 0);
+	good &= same("slab objects", before.slab, after.slab, 1, n / 10 + 1000);
+	good &= same("free memory, KiB", before.free_kb, after.free_kb, -1,
+		     n / 10 * 4 + 4096);
 	close(fd);
 	grants_put(&g);
 	printf("%sok 1 cycles.%s\n", good ? "" : "not ", argv[2]);
