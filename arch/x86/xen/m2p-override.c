@@ -61,11 +61,13 @@ MODULE_PARM_DESC(enable, "Let user mappings of granted pages take the fast path 
 DEFINE_STATIC_KEY_FALSE(m2p_override_used);
 EXPORT_SYMBOL_GPL(m2p_override_used);
 
-#define LEAF_ENTRIES	(PAGE_SIZE / sizeof(u32))
-
 /* Leaves of pfn + 1, or 0 for none; pages beyond 16 TiB cannot have an entry. */
-static u32 **m2p_overrides __ro_after_init;
-static unsigned long m2p_override_nr __ro_after_init;
+u32 **m2p_overrides __ro_after_init;
+EXPORT_SYMBOL_GPL(m2p_overrides);
+
+unsigned long m2p_override_nr __ro_after_init;
+EXPORT_SYMBOL_GPL(m2p_override_nr);
+
 static atomic_long_t m2p_override_entries = ATOMIC_LONG_INIT(0);
 
 /**
@@ -87,7 +89,7 @@ EXPORT_SYMBOL_GPL(m2p_override_prepare);
 /* The entry of a frame, or NULL if there is none or, without memory, none can be. */
 static u32 *m2p_override_entry(unsigned long mfn, bool create)
 {
-	unsigned long i = mfn / LEAF_ENTRIES;
+	unsigned long i = mfn / M2P_OVERRIDE_LEAF_ENTRIES;
 	u32 *leaf;
 
 	if (mfn >= m2p_override_nr)
@@ -106,7 +108,7 @@ static u32 *m2p_override_entry(unsigned long mfn, bool create)
 			leaf = new;
 	}
 
-	return leaf ? &leaf[mfn % LEAF_ENTRIES] : NULL;
+	return leaf ? &leaf[mfn % M2P_OVERRIDE_LEAF_ENTRIES] : NULL;
 }
 
 /**
@@ -168,15 +170,6 @@ void m2p_remove_override(unsigned long mfn, unsigned long pfn)
 }
 EXPORT_SYMBOL_GPL(m2p_remove_override);
 
-unsigned long __m2p_find_override_pfn(unsigned long mfn)
-{
-	u32 *entry = m2p_override_entry(mfn, false);
-
-	/* No entry is 0, and 0 - 1 is no page. */
-	return entry ? READ_ONCE(*entry) - 1UL : ~0UL;
-}
-EXPORT_SYMBOL_GPL(__m2p_find_override_pfn);
-
 static int m2p_override_entries_get(void *data, u64 *val)
 {
 	*val = atomic_long_read(&m2p_override_entries);
@@ -202,7 +195,7 @@ static int __init m2p_override_init(void)
 	if (max_mfn <= 0)
 		return -ENODEV;
 
-	m2p_overrides = vzalloc(array_size(max_mfn / LEAF_ENTRIES + 1,
+	m2p_overrides = vzalloc(array_size(max_mfn / M2P_OVERRIDE_LEAF_ENTRIES + 1,
 					   sizeof(*m2p_overrides)));
 	if (!m2p_overrides)
 		return -ENOMEM;
