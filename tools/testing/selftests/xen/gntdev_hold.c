@@ -49,9 +49,12 @@ int main(int argc, char **argv)
 	if (!grant_pool->n) {
 		struct grants g;
 
-		/* One page many times is as many pages to hold. */
+		/*
+		 * One page many times is as many pages to hold; Xen lets a
+		 * grant be mapped 127 times, and each page takes two.
+		 */
 		grant_pool->domid = own_domid();
-		if (grants_get(&g, GRANTS_OWN, count < 128 ? count : 128)) {
+		if (grants_get(&g, GRANTS_OWN, count < GRANTS_MAX ? count : GRANTS_MAX)) {
 			perror("gntalloc");
 			return 2;
 		}
