@@ -29,6 +29,7 @@
 #define pr_fmt(fmt) "xen:" KBUILD_MODNAME ": " fmt
 
 #include <linux/mm.h>
+#include <linux/module.h>
 #include <linux/refcount.h>
 #include <linux/slab.h>
 
@@ -180,7 +181,7 @@ struct gntdev_grant_map *gntdev_alloc_map(struct gntdev_priv *priv, int count,
 		map->kmaps[i].user_handle = INVALID_GRANT_HANDLE;
 	}
 
-	gnttab_kmap_init_owner(&map->owner, gntdev_map_idle);
+	gnttab_kmap_init_owner(&map->owner, THIS_MODULE, gntdev_map_idle);
 	refcount_set(&map->users, 1);
 
 	return map;

@@ -42,6 +42,7 @@
 #include <linux/init.h>
 #include <linux/jiffies.h>
 #include <linux/mm.h>
+#include <linux/module.h>
 #include <linux/page_ref.h>
 #include <linux/pgtable.h>
 #include <linux/sched.h>
@@ -245,27 +246,39 @@ static unsigned int batch_unmap(struct unmap_batch *batch)
 	return done;
 }
 
-static void owner_is_idle(struct work_struct *work)
+static void owner_is_idle(struct gnttab_kmap_owner *owner)
 {
-	struct gnttab_kmap_owner *owner =
-		container_of(work, struct gnttab_kmap_owner, work);
+	struct module *module = owner->module;
 
 	owner->idle(owner);
+	module_put(module);
+}
+
+static void owner_is_idle_work(struct work_struct *work)
+{
+	owner_is_idle(container_of(work, struct gnttab_kmap_owner, work));
 }
 
 /**
  * gnttab_kmap_init_owner - get the owner of some pages ready
  * @owner: has one reference, its own, after this
+ * @module: which @idle is in
  * @idle: called when the owner has been put and has no mapped pages left
  *
- * Context: Any.
+ * Pages may wait when the last file was closed long ago, so the owner has a
+ * reference to the module.
+ *
+ * Context: Any in which the module cannot go yet.
  */
 void gnttab_kmap_init_owner(struct gnttab_kmap_owner *owner,
+			    struct module *module,
 			    void (*idle)(struct gnttab_kmap_owner *owner))
 {
+	__module_get(module);
 	atomic_set(&owner->live, 1);
+	owner->module = module;
 	owner->idle = idle;
-	INIT_WORK(&owner->work, owner_is_idle);
+	INIT_WORK(&owner->work, owner_is_idle_work);
 }
 EXPORT_SYMBOL_GPL(gnttab_kmap_init_owner);
 
@@ -279,7 +292,7 @@ EXPORT_SYMBOL_GPL(gnttab_kmap_init_owner);
 void gnttab_kmap_put_owner(struct gnttab_kmap_owner *owner, unsigned int count)
 {
 	if (count && atomic_sub_and_test(count, &owner->live))
-		owner->idle(owner);
+		owner_is_idle(owner);
 }
 EXPORT_SYMBOL_GPL(gnttab_kmap_put_owner);
 

@@ -10,6 +10,8 @@
 
 #include <xen/grant_table.h>
 
+struct module;
+
 /**
  * enum gnttab_kmap_state - where a page is in its life
  * @GNTTAB_KMAP_NONE: not mapped
@@ -27,11 +29,13 @@ enum gnttab_kmap_state {
 /**
  * struct gnttab_kmap_owner - what a set of mapped pages belongs to
  * @live: number of pages not yet unmapped, and one for the owner itself
+ * @module: which @idle is in; stays for as long as the owner lives
  * @idle: called when @live is down to 0; frees the owner.  May sleep.
  * @work: calls @idle where that must not sleep
  */
 struct gnttab_kmap_owner {
 	atomic_t live;
+	struct module *module;
 	void (*idle)(struct gnttab_kmap_owner *owner);
 	struct work_struct work;
 };
@@ -73,6 +77,7 @@ void gnttab_kmap_unmap_user(struct gnttab_kmap *kmaps, struct mm_struct *mm,
 			    unsigned long start, unsigned long end);
 void gnttab_kmap_unmap(struct gnttab_kmap *kmaps, unsigned int count);
 void gnttab_kmap_init_owner(struct gnttab_kmap_owner *owner,
+			    struct module *module,
 			    void (*idle)(struct gnttab_kmap_owner *owner));
 void gnttab_kmap_put_owner(struct gnttab_kmap_owner *owner, unsigned int count);
 
