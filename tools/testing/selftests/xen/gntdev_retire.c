@@ -1,0 +1,425 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Xen refuses to unmap a granted page.
+ *
+ * What should happen
+ *
+ *   Nobody knows what such a page shows, so it is retired: it is never used
+ *   again, is counted in xen-grant-unmap/retired, and one line of the kernel's
+ *   log tells the grant, its domain and Xen's status.  That is all: munmap()
+ *   and exit succeed, the other pages of the mapping are unmapped and used
+ *   again, and the same grant can be mapped once more, into another page.  It
+ *   makes no difference whether the page was held when its mapping went away.
+ *
+ * How the test makes it happen
+ *
+ *   It does what the kernel has to fear: it unmaps the kernel's side of a page
+ *   itself, by a hypercall through privcmd, so that Xen does not know the
+ *   handle any more when the kernel comes with it.  The page's number is in
+ *   pagemap, which gives its address in the direct map; a PV domain's is not
+ *   randomized.  The handle is found by trying: Xen accepts none but that of
+ *   the mapping of this frame at this address, and a refused attempt changes
+ *   nothing.  The grants are another domain's, since pagemap has for a grant of
+ *   our own the page it was granted from.
+ *
+ *   From then on the kernel cannot touch the page: no data may be read from a
+ *   pipe that holds it.
+ *
+ *   Each run costs the machine 13 pages until it boots anew.
+ *
+ * What a failure means
+ *
+ *   A page that is used again: whoever gets it reads and writes nothing at all
+ *   (the kernel dies of a page fault), or a frame of another domain.  No line,
+ *   or a wrong one: nobody can find out which domain's grant was lost.  Others
+ *   that stay mapped: one bad page takes its neighbours along.
+ */
+#include "gntdev_fixture.h"
+
+#define BAD		3	/* the page that Xen refuses to unmap */
+#define CYCLES		100
+#define CYCLE_PAGES	32
+#define TESTS		6
+
+#define GNTTABOP_UNMAP_GRANT_REF	1
+#define GNTST_OKAY			0
+#define GNTST_BAD_HANDLE		(-4)
+/* As many as Xen has for a domain, unless its command line says otherwise. */
+#define HANDLES				(1024 * 256)
+#define HANDLES_PER_CALL		128
+
+/* Where the direct map of a PV domain starts. */
+#define DIRECT_MAP	0xffff888000000000ULL
+
+struct unmap_grant_ref {
+	uint64_t host_addr;
+	uint64_t dev_bus_addr;
+	uint32_t handle;
+	int16_t status;
+};
+
+/* Xen's opinion of each op is in its status; 0 if Xen has looked at all. */
+static int unmap_grant_refs(struct unmap_grant_ref *op, int n)
+{
+	struct test_hypercall call = {
+		.op = HYPERVISOR_GRANT_TABLE_OP,
+		.arg = { GNTTABOP_UNMAP_GRANT_REF, (uintptr_t)op, n },
+	};
+
+	return ioctl(privcmd_fd(), TEST_PRIVCMD_HYPERCALL, &call);
+}
+
+/* The number of the page that is mapped at addr, or 0. */
+static uint64_t pfn_of(const char *addr)
+{
+	uint64_t entry = 0;
+	int fd;
+
+	fd = open("/proc/self/pagemap", O_RDONLY);
+	if (fd < 0)
+		return 0;
+	if (pread(fd, &entry, sizeof(entry), (uintptr_t)addr / PAGE * 8) !=
+	    sizeof(entry))
+		entry = 0;
+	close(fd);
+	return entry >> 63 ? entry & ((1ULL << 55) - 1) : 0;
+}
+
+/* Unmaps the kernel's side of a page without the kernel; 0 if it is gone. */
+static int unmap_behind_the_kernel(uint64_t pfn)
+{
+	struct unmap_grant_ref *op = pages_alloc(1);
+	uint32_t handle, found = HANDLES;
+	int i, ret = -1;
+
+	/* Xen does not fault pages in. */
+	if (!op || mlock(op, PAGE))
+		return -1;
+
+	for (handle = 0; handle < HANDLES && found == HANDLES;
+	     handle += HANDLES_PER_CALL) {
+		for (i = 0; i < HANDLES_PER_CALL; i++) {
+			op[i].host_addr = DIRECT_MAP + pfn * PAGE;
+			op[i].dev_bus_addr = 0;
+			op[i].handle = handle + i;
+			op[i].status = GNTST_BAD_HANDLE;
+		}
+		if (unmap_grant_refs(op, HANDLES_PER_CALL))
+			break;
+		for (i = 0; i < HANDLES_PER_CALL; i++) {
+			if (op[i].status == GNTST_OKAY)
+				found = op[i].handle;
+		}
+	}
+
+	/* What the kernel is going to see. */
+	if (found != HANDLES) {
+		op->handle = found;
+		op->status = GNTST_OKAY;
+		if (!unmap_grant_refs(op, 1) && op->status == GNTST_BAD_HANDLE)
+			ret = 0;
+	}
+	munmap(op, PAGE);
+	return ret;
+}
+
+/* ------------------------------------------------------------------ */
+/* The kernel's log */
+
+#define REFUSED		"Xen refused to unmap"
+
+struct refusal {
+	unsigned int ref;
+	unsigned int domid;
+	int status;
+};
+
+/* From now on. */
+static int log_open(void)
+{
+	int fd = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+
+	if (fd >= 0)
+		lseek(fd, 0, SEEK_END);
+	return fd;
+}
+
+/* The next line about a page that Xen did not unmap; false if there is none. */
+static bool log_next(int fd, struct refusal *r)
+{
+	char record[8192];
+	ssize_t n;
+
+	for (;;) {
+		char *text;
+
+		n = read(fd, record, sizeof(record) - 1);
+		/* EPIPE: lines were lost, and the next read goes on behind. */
+		if (n < 0 && errno == EPIPE)
+			continue;
+		if (n <= 0)
+			return false;
+		record[n] = 0;
+		text = strstr(record, REFUSED);
+		if (!text)
+			continue;
+		/* A line that does not say it all is one about no grant. */
+		if (sscanf(text, REFUSED " grant %u of domain %u (status %d)",
+			   &r->ref, &r->domid, &r->status) != 3 ||
+		    !strstr(text, "): page retired\n"))
+			memset(r, 0xff, sizeof(*r));
+		return true;
+	}
+}
+
+/* As above, and the line may take a moment. */
+static bool log_wait(int fd, struct refusal *r)
+{
+	uint64_t start = now_us();
+
+	while (!log_next(fd, r)) {
+		if (now_us() - start > SOON_MS * 1000ULL)
+			return false;
+		sleep_ms(1);
+	}
+	return true;
+}
+
+/* ------------------------------------------------------------------ */
+
+FIXTURE(retire) {
+	struct situation s;
+	int slot[NPAGES];
+	int log;
+	long tainted;
+};
+
+FIXTURE_SETUP(retire)
+{
+	struct situation *s = &self->s;
+
+	ASSERT_LE(0, count_retired())
+		TH_LOG("this kernel does not count the pages it retires");
+	/* Only a PV domain has a direct map of grants, and entries. */
+	if (!override_enabled() || count_entries() < 0)
+		SKIP(return, "pagemap needs the M2P override (m2p_override.enable)");
+
+	situation_setup(_metadata, s, GRANTS_FOREIGN);
+	if (s->fd < 0)
+		return;
+
+	memcpy(self->slot, s->g.slot, sizeof(self->slot));
+	self->tainted = read_number("/proc/sys/kernel/tainted");
+	self->log = log_open();
+	ASSERT_LE(0, self->log);
+}
+
+FIXTURE_TEARDOWN(retire)
+{
+	struct refusal r;
+	int i;
+
+	/* Each test says in ->retired how many there have to be. */
+	situation_teardown(_metadata, &self->s);
+	EXPECT_FALSE(log_next(self->log, &r))
+		TH_LOG("one line more, about grant %u", r.ref);
+	EXPECT_EQ(self->tainted, read_number("/proc/sys/kernel/tainted"));
+	close(self->log);
+
+	/* pagemap would have the retired page, for whoever maps them next. */
+	for (i = 0; i < NPAGES; i++)
+		grant_pool->state[self->slot[i]] = POOL_LOST;
+}
+
+/* A mapping of all pages, of which the kernel will not get rid of page i. */
+static void spoil(struct __test_metadata *_metadata, struct situation *s, int i)
+{
+	uint64_t pfn = pfn_of(s->addr + i * PAGE);
+
+	ASSERT_NE(0, pfn);
+	ASSERT_EQ(0, unmap_behind_the_kernel(pfn))
+		TH_LOG("no handle for page %llx", (unsigned long long)pfn);
+}
+
+/* One more page is retired, page i's; what is left of it is its override. */
+static void expect_retired(struct __test_metadata *_metadata,
+			   struct situation *s, int i, int log)
+{
+	struct refusal r = { 0 };
+
+	s->retired++;
+	s->entries++;
+	EXPECT_TRUE(log_wait(log, &r))
+		TH_LOG("no line in the log");
+	EXPECT_EQ(s->g.ref[i], r.ref);
+	EXPECT_EQ(s->g.domid, r.domid);
+	EXPECT_EQ(GNTST_BAD_HANDLE, r.status);
+}
+
+/* Nobody holds the page: it is retired when munmap() returns. */
+TEST_F(retire, munmap_retires_a_page_that_xen_refuses)
+{
+	struct situation *s = &self->s;
+	char *where;
+
+	where = situation_map(s, PROT_READ | PROT_WRITE);
+	ASSERT_NE(MAP_FAILED, where);
+	spoil(_metadata, s, BAD);
+	/* The user's side is as it was. */
+	EXPECT_TRUE(mapping_shows(s, s->addr, 0, NPAGES));
+	EXPECT_EQ(s->retired, count_retired());
+
+	ASSERT_EQ(0, situation_unmap(s));
+	EXPECT_EQ(s->retired + 1, count_retired());
+	EXPECT_EQ(0, grants_in_use(&s->g, 0, NPAGES));
+	EXPECT_EQ(SIGSEGV, touch(where + BAD * PAGE, false));
+	EXPECT_TRUE(pages_wait(s, 0));
+	expect_retired(_metadata, s, BAD, self->log);
+}
+
+/* Somebody holds it: it waits, and is retired by the worker. */
+TEST_F(retire, the_worker_retires_a_page_that_xen_refuses)
+{
+	struct situation *s = &self->s;
+	struct refusal r;
+	int p[2];
+
+	ASSERT_NE(MAP_FAILED, situation_map(s, PROT_READ | PROT_WRITE));
+	ASSERT_EQ(0, pipe_pin(p, s->addr + BAD * PAGE, PAGE));
+	spoil(_metadata, s, BAD);
+
+	ASSERT_EQ(0, situation_unmap(s));
+	EXPECT_EQ(0, grants_in_use(&s->g, 0, NPAGES));
+	sleep_ms(200);
+	EXPECT_TRUE(pages_wait(s, 1));
+	EXPECT_EQ(s->retired, count_retired());
+	EXPECT_FALSE(log_next(self->log, &r));
+
+	pipe_close(p);
+	EXPECT_TRUE(counter_returns(count_retired, s->retired + 1));
+	EXPECT_TRUE(counter_returns(count_waiting, s->waiting));
+	expect_retired(_metadata, s, BAD, self->log);
+}
+
+/* The process is killed: it dies as any other. */
+TEST_F(retire, exit_retires_a_page_that_xen_refuses)
+{
+	struct situation *s = &self->s;
+	int status;
+	pid_t pid;
+
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		if (situation_map(s, PROT_READ | PROT_WRITE) == MAP_FAILED)
+			_exit(2);
+		if (unmap_behind_the_kernel(pfn_of(s->addr + BAD * PAGE)))
+			_exit(3);
+		raise(SIGKILL);
+	}
+	status = wait_child(pid, 5000);
+	ASSERT_TRUE(WIFSIGNALED(status))
+		TH_LOG("status %x", status);
+	EXPECT_EQ(SIGKILL, WTERMSIG(status));
+	EXPECT_EQ(s->retired + 1, count_retired());
+	EXPECT_EQ(0, grants_in_use(&s->g, 0, NPAGES));
+	expect_retired(_metadata, s, BAD, self->log);
+}
+
+/* All pages of a mapping: each has a line of its own. */
+TEST_F(retire, every_refused_page_is_named)
+{
+	struct situation *s = &self->s;
+	long before = s->retired;
+	int i;
+
+	ASSERT_NE(MAP_FAILED, situation_map(s, PROT_READ | PROT_WRITE));
+	for (i = 0; i < NPAGES; i++)
+		spoil(_metadata, s, i);
+	ASSERT_EQ(0, situation_unmap(s));
+	EXPECT_EQ(before + NPAGES, count_retired());
+	EXPECT_EQ(0, grants_in_use(&s->g, 0, NPAGES));
+	for (i = 0; i < NPAGES; i++)
+		expect_retired(_metadata, s, i, self->log);
+}
+
+/*
+ * The grant is as good as before.  Its frame leads to the retired page still,
+ * which nobody may take for the one that maps it now.
+ */
+TEST_F(retire, the_grant_can_be_mapped_into_another_page)
+{
+	struct situation *s = &self->s;
+	int p[2];
+
+	ASSERT_NE(MAP_FAILED, situation_map(s, PROT_READ | PROT_WRITE));
+	spoil(_metadata, s, BAD);
+	ASSERT_EQ(0, situation_unmap(s));
+	expect_retired(_metadata, s, BAD, self->log);
+
+	ASSERT_NE(MAP_FAILED, situation_map(s, PROT_READ | PROT_WRITE));
+	EXPECT_TRUE(mapping_works(s, s->addr, 0, NPAGES));
+	ASSERT_EQ(0, pipe_pin(p, s->addr, SIZE));
+	ASSERT_EQ(0, situation_unmap(s));
+	EXPECT_TRUE(pipe_has(p, s->want, SIZE));
+	EXPECT_LE(0, grants_wait_unused(&s->g, SOON_MS));
+}
+
+/*
+ * Pages are used again in the reverse order, so the retired one would be among
+ * the first.  That its neighbours are shows that this is so.
+ */
+TEST_F(retire, a_retired_page_is_never_used_again)
+{
+	struct situation *s = &self->s;
+	bool seen[NPAGES] = { false };
+	uint64_t pfn[NPAGES], index;
+	struct grants more;
+	int i, j, n, again = 0;
+
+	ASSERT_EQ(0, grants_get(&more, GRANTS_FOREIGN, CYCLE_PAGES));
+	ASSERT_EQ(0, grants_in_use(&more, 0, CYCLE_PAGES));
+	ASSERT_NE(MAP_FAILED, situation_map(s, PROT_READ | PROT_WRITE));
+	for (i = 0; i < NPAGES; i++) {
+		pfn[i] = pfn_of(s->addr + i * PAGE);
+		ASSERT_NE(0, pfn[i]);
+	}
+	spoil(_metadata, s, BAD);
+	ASSERT_EQ(0, situation_unmap(s));
+	expect_retired(_metadata, s, BAD, self->log);
+	/* The map object has the pages until it is gone. */
+	ASSERT_EQ(0, gntdev_del(s->fd, s->index, NPAGES));
+
+	for (n = 0; n < CYCLES; n++) {
+		char *p = gntdev_map(s->fd, &more, 0, CYCLE_PAGES,
+				     PROT_READ | PROT_WRITE, &index);
+
+		ASSERT_NE(MAP_FAILED, p)
+			TH_LOG("cycle %d: %s", n, strerror(errno));
+		for (i = 0; i < CYCLE_PAGES; i++) {
+			uint64_t now = pfn_of(p + i * PAGE);
+
+			ASSERT_NE(0, now);
+			ASSERT_EQ(0, touch(p + i * PAGE, true));
+			for (j = 0; j < NPAGES; j++)
+				seen[j] |= now == pfn[j];
+		}
+		ASSERT_EQ(0, munmap(p, CYCLE_PAGES * PAGE));
+		ASSERT_EQ(0, gntdev_del(s->fd, index, CYCLE_PAGES));
+	}
+
+	for (j = 0; j < NPAGES; j++)
+		again += j != BAD && seen[j];
+	EXPECT_FALSE(seen[BAD]);
+	EXPECT_LT(0, again)
+		TH_LOG("no page at all is used again, so this test shows nothing");
+	EXPECT_LE(0, grants_wait_unused(&more, SOON_MS));
+	grants_put(&more);
+}
+
+int main(int argc, char **argv)
+{
+	if (pool_init(TESTS * NPAGES + CYCLE_PAGES))
+		return KSFT_FAIL;
+	return test_harness_run(argc, argv);
+}
