@@ -11,6 +11,7 @@ help:
 	@echo 'make check          build what is needed, run every test [TEST="NAME..."]'
 	@echo 'make check-long     the tests that take long, too'
 	@echo 'make check-stock    the kernel tests on the stock kernel: which of them fail there'
+	@echo 'make check-debug    the tests on a kernel that checks itself (KASAN, lockdep, ...)'
 	@echo 'make check-commits  build every commit of the series'
 	@echo 'make compare        the demo and the reproducers on series and stock side by side'
 	@echo 'make lint           shellcheck, checkpatch, sparse'
@@ -51,6 +52,9 @@ check:
 check-long:
 	@scripts/check --long $(TEST)
 
+check-debug:
+	@scripts/check --kernel debug $(TEST)
+
 check-stock: kernels
 	@scripts/check-stock $(TEST)
 
@@ -64,4 +68,4 @@ clean:
 	@scripts/clean
 
 .PHONY: help setup tree save series kernel-series kernels run compare check \
-	check-long check-stock check-commits lint clean
+	check-long check-debug check-stock check-commits lint clean

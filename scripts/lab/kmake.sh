@@ -18,13 +18,16 @@ if command -v ccache >/dev/null; then
 	_compiler='ccache gcc'
 fi
 
-# kmake TREE ARGUMENT...: make in TREE, with the objects in TREE/obj.
+# Where the objects are, in the tree.
+OBJ=obj
+
+# kmake TREE ARGUMENT...: make in TREE, with the objects in TREE/$OBJ.
 kmake()
 {
 	local tree=$1
 
 	shift
-	make -C "$tree" O=obj CC="$_compiler" -j"${JOBS:-$(nproc)}" "$@"
+	make -C "$tree" O="$OBJ" CC="$_compiler" -j"${JOBS:-$(nproc)}" "$@"
 }
 
 # Two of these makes at once would both be slow, and in one tree both wrong.

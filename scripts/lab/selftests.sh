@@ -8,6 +8,11 @@
 #				their directory
 #	tap_verdict LOG		reads the TAP of one or more programs and fails,
 #				saying why, unless every test in it passed
+#	tap_run ARGUMENT...	calls dom0-run, shows what it brings back and fails
+#				unless that is the TAP of tests that all passed
+#	selftests_run [OPTION]... -- "PROGRAM [ARGUMENT]..."...
+#				builds the programs and does the same with them, in
+#				dom0; the OPTIONs are those of dom0-run
 #
 # The programs are built by the kernel's own rules, from where they lie: the
 # kernel's tree is asked only for its lib.mk, its harness and its headers.
@@ -61,4 +66,33 @@ tap_verdict()
 			plan, failed, skipped, plan - ran
 		exit !(plan > 0 && ran == plan && !failed && !skipped)
 	}' "$1"
+}
+
+tap_run()
+{
+	local rc=0
+
+	scratch
+	"$ROOT/scripts/dom0-run" "$@" >"$SCRATCH/tap" 2>&1 || rc=$?
+	cat "$SCRATCH/tap"
+	tap_verdict "$SCRATCH/tap"
+	[ "$rc" = 0 ] || die "dom0-run ended with $rc" "its --help tells what that means"
+}
+
+selftests_run()
+{
+	local options=(--put "$ROOT/scripts/lab/selftests-dom0") program
+
+	while [ "$1" != -- ]; do
+		options+=("$1")
+		shift
+	done
+	shift
+	build_selftests
+	for program; do
+		program=$SELFTESTS/${program%% *}
+		[[ " ${options[*]} " = *" --put $program "* ]] ||
+			options+=(--put "$program")
+	done
+	tap_run "${options[@]}" -- ./selftests-dom0 "$@"
 }
