@@ -13,13 +13,36 @@ export KCONFIG_NOTIMESTAMP=1
 # The kernel's release must not depend on whether the tree is clean.
 export LOCALVERSION=
 
-_compiler=gcc
+_ccache=
 if command -v ccache >/dev/null; then
-	_compiler='ccache gcc'
+	_ccache='ccache '
 fi
 
 # Where the objects are, in the tree.
 OBJ=obj
+
+# What compiles, and the kernel's image that comes of it.
+# shellcheck disable=SC2034 # for who sources this
+COMPILER=gcc
+# shellcheck disable=SC2034
+IMAGE=arch/x86/boot/bzImage
+_settings=()
+
+# kmake_compiler NAME: gcc, clang, or a gcc for another architecture.
+kmake_compiler()
+{
+	COMPILER=$1
+	case $1 in
+	gcc) ;;
+	clang) _settings=(LLVM=1) ;;
+	aarch64-*-gcc)
+		_settings=(ARCH=arm64 CROSS_COMPILE="${1%gcc}")
+		# shellcheck disable=SC2034
+		IMAGE=arch/arm64/boot/Image
+		;;
+	*) die "it is not known how to build a kernel with the compiler $1" ;;
+	esac
+}
 
 # kmake TREE ARGUMENT...: make in TREE, with the objects in TREE/$OBJ.
 kmake()
@@ -27,7 +50,8 @@ kmake()
 	local tree=$1
 
 	shift
-	make -C "$tree" O="$OBJ" CC="$_compiler" -j"${JOBS:-$(nproc)}" "$@"
+	make -C "$tree" O="$OBJ" CC="$_ccache$COMPILER" "${_settings[@]}" \
+		-j"${JOBS:-$(nproc)}" "$@"
 }
 
 # Two of these makes at once would both be slow, and in one tree both wrong.
