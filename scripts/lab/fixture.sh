@@ -19,7 +19,8 @@ fixture()
 	seq -f 'line %g of lib/list.c' 1 40 >"$dir/kernel/lib/list.c"
 	seq -f 'line %g of mm/map.c' 1 40 >"$dir/kernel/mm/map.c"
 	echo 'obj-y += list.o' >"$dir/kernel/lib/Makefile"
-	echo '*.o' >"$dir/kernel/.gitignore"
+	# The last two are those of Debian's packaging.
+	printf '%s\n' '*.o' '/*' '!/debian/' >"$dir/kernel/.gitignore"
 	tar -C "$dir" -c -f "$dir/kernel.tar" kernel
 	rm -r "$dir/kernel"
 
