@@ -193,8 +193,7 @@ static unsigned int batch_unmap(struct unmap_batch *batch)
 	unsigned int i, done = 0;
 
 	if (batch->nr_ops &&
-	    HYPERVISOR_grant_table_op(GNTTABOP_unmap_grant_ref, batch->ops,
-				      batch->nr_ops)) {
+	    gnttab_batch_op(GNTTABOP_unmap_grant_ref, batch->ops, batch->nr_ops)) {
 		/* Xen has not even looked. */
 		for (i = 0; i < batch->nr_ops; i++)
 			batch->ops[i].status = GNTST_general_error;

@@ -1,0 +1,599 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Everything that can fail does, once.
+ *
+ * What should happen
+ *
+ *   Whatever fails on the way of a mapping, an allocation or a hypercall, the
+ *   call returns an errno that tells why.  What was there before is as it was,
+ *   nothing stays mapped, nothing leaks, and the next user is not affected.  A
+ *   frame that its owner has paged out is asked for again until it is there.  A
+ *   page that Xen does not unmap is retired, alone.
+ *
+ * How the test makes it happen
+ *
+ *   The kernel's fault injection lets the nth thing that can fail in a task do
+ *   so (/proc/thread-self/fail-nth).  A "life" is all that a process can do
+ *   with a mapping, from open() to close().  It is lived with n = 1, 2, 3, ...
+ *   until there is no nth thing any more, and looked at from outside after each
+ *   time.  "fail_grant_op" lets a hypercall fail, or one op of it, with the
+ *   status of choice; grant-fault.c tells how.  The number of faults that were
+ *   tried is printed.
+ *
+ *   Needs a kernel with CONFIG_FAILSLAB, CONFIG_FAIL_PAGE_ALLOC and
+ *   CONFIG_XEN_GRANT_FAULT_INJECTION.
+ *
+ * What a failure means
+ *
+ *   An error path gives back too little (grants, entries or pages that are
+ *   left) or too much (the kernel complains).
+ */
+#include "gntdev_fixture.h"
+
+#define FAULT_DIR	DEBUGFS "/fail_grant_op/"
+
+/* For the mask "cmds". */
+#define MAP_OPS		1
+#define UNMAP_OPS	2
+
+/* As "status" wants them, without the minus sign. */
+#define GENERAL_ERROR	1
+#define PAGED_OUT	12
+#define NO_SPACE	13
+
+/* More than a life can have. */
+#define NTH_MAX		2000
+
+static bool knob(const char *dir, const char *name, const char *value)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), DEBUGFS "/%s/%s", dir, name);
+	return !write_string(path, value);
+}
+
+static bool knob_number(const char *name, long value)
+{
+	char text[16];
+
+	snprintf(text, sizeof(text), "%ld", value);
+	return knob("fail_grant_op", name, text);
+}
+
+/* Quiet, and also for allocations that may sleep, as nearly all of them do. */
+static bool faults_init(void)
+{
+	static const char * const dir[] = {
+		"failslab", "fail_page_alloc", "fail_grant_op",
+	};
+	bool good = true;
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(dir); i++) {
+		good &= knob(dir[i], "verbose", "0");
+		good &= knob(dir[i], "probability", "0");
+		good &= knob(dir[i], "times", "-1");
+	}
+	good &= knob("failslab", "ignore-gfp-wait", "N");
+	good &= knob("fail_page_alloc", "ignore-gfp-wait", "N");
+	good &= knob("fail_page_alloc", "ignore-gfp-highmem", "N");
+	good &= knob("fail_page_alloc", "min-order", "0");
+	return good;
+}
+
+/* Which hypercalls can fail in a life, and how. */
+static bool faults_of_calls(int cmds, int op, int status)
+{
+	return knob_number("cmds", cmds) && knob_number("op", op) &&
+	       knob_number("status", status);
+}
+
+/* Let the next hypercalls of this kind fail, but for the first few of them. */
+static bool fail_calls(int skip, int times)
+{
+	return knob_number("space", skip + 1) && knob_number("times", times) &&
+	       knob_number("probability", 100);
+}
+
+static bool no_faults(void)
+{
+	return knob_number("probability", 0) && knob_number("times", -1) &&
+	       knob_number("space", 0) && faults_of_calls(0, 0, 0);
+}
+
+static void set_nth(int fd, int n)
+{
+	char text[16];
+	int len = snprintf(text, sizeof(text), "%d", n);
+
+	if (pwrite(fd, text, len, 0) != len)
+		abort();
+}
+
+/* How far it was to the fault; 0: it has happened. */
+static int get_nth(int fd)
+{
+	char text[16] = "";
+
+	if (pread(fd, text, sizeof(text) - 1, 0) <= 0)
+		abort();
+	return atoi(text);
+}
+
+/* ------------------------------------------------------------------ */
+/* Lives */
+
+FIXTURE(fault) {
+	struct situation s;
+	struct grants g;
+	int nth;	/* /proc/thread-self/fail-nth */
+	int errnos[8];	/* what the failing step may return */
+	const char *wrong;
+};
+
+FIXTURE_VARIANT(fault) {
+	enum grant_source source;
+};
+
+FIXTURE_VARIANT_ADD(fault, own) {
+	.source = GRANTS_OWN,
+};
+
+FIXTURE_VARIANT_ADD(fault, foreign) {
+	.source = GRANTS_FOREIGN,
+};
+
+FIXTURE_SETUP(fault)
+{
+	ASSERT_TRUE(faults_init() && no_faults())
+		TH_LOG("no fault injection in this kernel; the head has what it needs");
+	situation_setup(_metadata, &self->s, variant->source);
+	self->nth = open("/proc/thread-self/fail-nth", O_RDWR | O_CLOEXEC);
+	ASSERT_LE(0, self->nth);
+}
+
+FIXTURE_TEARDOWN(fault)
+{
+	set_nth(self->nth, 0);
+	no_faults();
+	situation_teardown(_metadata, &self->s);
+	close(self->nth);
+}
+
+/* A step of a life that fails has to fail with one of the errnos; returns ok. */
+static bool step(FIXTURE_DATA(fault) *self, const char *what, bool ok)
+{
+	int err = errno;
+	size_t i;
+
+	if (ok)
+		return true;
+	for (i = 0; i < ARRAY_SIZE(self->errnos); i++) {
+		if (err == self->errnos[i])
+			return false;
+	}
+	if (!self->wrong) {
+		set_nth(self->nth, 0);
+		printf("# %s: %s\n", what, strerror(err));
+		self->wrong = what;
+	}
+	return false;
+}
+
+/* Memory where there is room for all of it, with no mmap() during a life. */
+static char *window;
+
+/*
+ * Pages 0 and 1 are pinned, 4 to 6 go by munmap() of the middle, 2 by madvise(),
+ * the rest with the whole.
+ */
+static void live(FIXTURE_DATA(fault) *self)
+{
+	struct situation *s = &self->s;
+	struct iovec iov = { window, 2 * PAGE };
+	int fd, p[2] = { -1, -1 };
+	char *addr = MAP_FAILED;
+	uint64_t index;
+	pid_t pid;
+	int stat;
+
+	fd = gntdev_open();
+	if (!step(self, "open", fd >= 0))
+		return;
+	if (!step(self, "map ioctl", !gntdev_add(fd, s->g.domid, s->g.ref,
+						 NPAGES, &index)))
+		goto out;
+	step(self, "notify ioctl",
+	     !gntdev_notify(fd, index + 7 * PAGE, UNMAP_NOTIFY_CLEAR_BYTE, 0));
+	step(self, "notify ioctl", !gntdev_notify(fd, index, 0, 0));
+
+	addr = mmap(window, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
+		    fd, index);
+	if (!step(self, "mmap", addr != MAP_FAILED)) {
+		/* Again, for the map object is as it was. */
+		addr = mmap(window, SIZE, PROT_READ | PROT_WRITE,
+			    MAP_SHARED | MAP_FIXED, fd, index);
+		if (!step(self, "mmap again", addr != MAP_FAILED))
+			goto del;
+	}
+	step(self, "pipe", !pipe(p));
+	step(self, "vmsplice", p[1] < 0 || vmsplice(p[1], &iov, 1, 0) > 0);
+
+	pid = fork();
+	if (!pid)
+		_exit(0);
+	if (step(self, "fork", pid > 0))
+		waitpid(pid, &stat, 0);
+
+	step(self, "mprotect", !mprotect(addr, PAGE, PROT_READ) || errno == EACCES);
+	step(self, "munmap of the middle", !munmap(addr + 4 * PAGE, 3 * PAGE));
+	step(self, "madvise", !madvise(addr + 2 * PAGE, PAGE, MADV_DONTNEED));
+	step(self, "munmap", !munmap(addr, SIZE));
+del:
+	step(self, "unmap ioctl", !gntdev_del(fd, index, NPAGES));
+out:
+	close(fd);
+	if (p[0] >= 0)
+		pipe_close(p);
+}
+
+/* Whatever the life has left of its mapping, in case its munmap() failed. */
+static bool nothing_is_left(struct situation *s)
+{
+	munmap(window, SIZE);
+	return grants_wait_unused(&s->g, SOON_MS) >= 0 &&
+	       counter_returns(count_waiting, s->waiting) &&
+	       counter_returns(count_entries, s->entries) &&
+	       count_retired() == s->retired && owner_sees(s, 0, NPAGES);
+}
+
+static int each_nth_fault(struct __test_metadata *_metadata,
+			  FIXTURE_DATA(fault) *self)
+{
+	int n, left;
+
+	for (n = 1; n < NTH_MAX; n++) {
+		set_nth(self->nth, n);
+		live(self);
+		left = get_nth(self->nth);
+		set_nth(self->nth, 0);
+		ASSERT_EQ(NULL, self->wrong)
+			TH_LOG("fault %d: wrong errno of %s", n, self->wrong);
+		ASSERT_TRUE(nothing_is_left(&self->s))
+			TH_LOG("fault %d: %d grants mapped, %ld entries (%ld), %ld wait",
+			       n, grants_in_use(&self->s.g, 0, NPAGES),
+			       count_entries(), self->s.entries, count_waiting());
+		if (left)
+			break;
+	}
+	EXPECT_LT(20, n)
+		TH_LOG("hardly anything could fail");
+	EXPECT_GT(NTH_MAX, n);
+	printf("# %d faults tried in one life each\n", n - 1);
+	return n - 1;
+}
+
+/*
+ * Nothing fails but what is asked for: a page without an override is mapped all
+ * the same, and so the errno is that of memory in every case, or the EFAULT of
+ * who could not pin a page, or the EAGAIN of a fork().
+ */
+TEST_F(fault, any_allocation_may_fail)
+{
+	self->errnos[0] = ENOMEM;
+	self->errnos[1] = EFAULT;
+	self->errnos[2] = EAGAIN;
+	/* alloc_fd() and get_empty_filp() */
+	self->errnos[3] = ENFILE;
+	self->errnos[4] = EMFILE;
+	each_nth_fault(_metadata, self);
+}
+
+static void with_map_calls(struct __test_metadata *_metadata,
+			   FIXTURE_DATA(fault) *self, int status, int err)
+{
+	int op;
+
+	self->errnos[0] = ENOMEM;
+	self->errnos[1] = EFAULT;
+	self->errnos[2] = EAGAIN;
+	self->errnos[3] = ENFILE;
+	self->errnos[4] = EMFILE;
+	self->errnos[5] = err;
+	for (op = 0; op < NPAGES; op += NPAGES / 2 - 1) {
+		ASSERT_TRUE(faults_of_calls(MAP_OPS, op, status));
+		each_nth_fault(_metadata, self);
+	}
+}
+
+TEST_F(fault, any_allocation_or_map_hypercall_may_fail)
+{
+	with_map_calls(_metadata, self, 0, EFAULT);
+}
+
+TEST_F(fault, any_allocation_or_map_op_may_fail)
+{
+	with_map_calls(_metadata, self, GENERAL_ERROR, EINVAL);
+}
+
+/* ------------------------------------------------------------------ */
+/* One hypercall */
+
+/* The kernel's side is mapped by the first one, the user's by the second. */
+static void map_fails(struct __test_metadata *_metadata,
+		      FIXTURE_DATA(fault) *self, int status, int err)
+{
+	struct situation *s = &self->s;
+	int skip, op, tried = 0;
+	uint64_t index;
+	char *p;
+
+	for (skip = 0; skip < 2; skip++) {
+		for (op = 0; op < NPAGES; op++) {
+			ASSERT_EQ(0, gntdev_add(s->fd, s->g.domid, s->g.ref,
+						NPAGES, &index));
+			ASSERT_TRUE(faults_of_calls(MAP_OPS, op, status) &&
+				    fail_calls(skip, 1));
+			p = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED,
+				 s->fd, index);
+			ASSERT_EQ(MAP_FAILED, p);
+			ASSERT_EQ(err, errno);
+			ASSERT_EQ(0, read_number(FAULT_DIR "times"))
+				TH_LOG("the fault did not happen");
+			ASSERT_TRUE(no_faults());
+			ASSERT_TRUE(nothing_is_left(s));
+
+			p = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED,
+				 s->fd, index);
+			ASSERT_NE(MAP_FAILED, p)
+				TH_LOG("again: %s", strerror(errno));
+			ASSERT_TRUE(mapping_works(s, p, 0, NPAGES));
+			ASSERT_EQ(0, munmap(p, SIZE));
+			ASSERT_EQ(0, gntdev_del(s->fd, index, NPAGES));
+			tried++;
+		}
+	}
+	printf("# %d faults tried\n", tried);
+}
+
+TEST_F(fault, a_failed_map_hypercall_maps_nothing)
+{
+	map_fails(_metadata, self, 0, EFAULT);
+}
+
+TEST_F(fault, a_failed_map_op_maps_nothing)
+{
+	map_fails(_metadata, self, GENERAL_ERROR, EINVAL);
+}
+
+TEST_F(fault, a_map_op_without_space_maps_nothing)
+{
+	map_fails(_metadata, self, NO_SPACE, ENOSPC);
+}
+
+/* Each frame of each batch is paged out, and there when it is asked for again. */
+TEST_F(fault, a_frame_that_is_paged_out_is_asked_for_again)
+{
+	struct situation *s = &self->s;
+	int skip, op, tried = 0;
+
+	for (skip = 0; skip < 2; skip++) {
+		for (op = 0; op < NPAGES; op++) {
+			ASSERT_TRUE(faults_of_calls(MAP_OPS, op, PAGED_OUT) &&
+				    fail_calls(skip, 1));
+			ASSERT_NE(MAP_FAILED,
+				  situation_map(s, PROT_READ | PROT_WRITE))
+				TH_LOG("%s", strerror(errno));
+			ASSERT_EQ(0, read_number(FAULT_DIR "times"))
+				TH_LOG("the fault did not happen");
+			ASSERT_TRUE(no_faults());
+			ASSERT_TRUE(mapping_works(s, s->addr, 0, NPAGES));
+			ASSERT_EQ(0, situation_unmap(s));
+			ASSERT_TRUE(nothing_is_left(s));
+			ASSERT_EQ(0, gntdev_del(s->fd, s->index, NPAGES));
+			tried++;
+		}
+	}
+	printf("# %d faults tried\n", tried);
+}
+
+/* ------------------------------------------------------------------ */
+/* Death */
+
+/*
+ * A child lives lives until it is killed, some hundred times, at any moment of
+ * them.
+ */
+TEST_F(fault, a_kill_at_any_moment_leaves_nothing)
+{
+	struct situation *s = &self->s;
+	unsigned int seed = 1;
+	int i, status;
+	pid_t pid;
+
+	for (i = 0; i < 200; i++) {
+		pid = fork();
+		ASSERT_LE(0, pid);
+		if (!pid) {
+			for (;;)
+				live(self);
+		}
+		seed = seed * 1103515245 + 12345;
+		usleep(seed / 65536 % 8000);
+		kill(pid, SIGKILL);
+		status = wait_child(pid, 10000);
+		ASSERT_TRUE(WIFSIGNALED(status));
+		ASSERT_TRUE(nothing_is_left(s))
+			TH_LOG("kill %d: %d grants mapped, %ld entries (%ld), %ld wait",
+			       i, grants_in_use(&s->g, 0, NPAGES),
+			       count_entries(), s->entries, count_waiting());
+	}
+	printf("# %d kills tried\n", i);
+}
+
+/* ------------------------------------------------------------------ */
+/* Unmapping that Xen refuses.  Such a page costs its owner the grant, too. */
+
+FIXTURE(refused) {
+	struct situation s;
+};
+
+FIXTURE_SETUP(refused)
+{
+	ASSERT_TRUE(faults_init() && no_faults());
+	situation_setup(_metadata, &self->s, GRANTS_FOREIGN);
+}
+
+/* What Xen was not asked to unmap stays mapped; what it was, does not. */
+FIXTURE_TEARDOWN(refused)
+{
+	struct situation *s = &self->s;
+
+	no_faults();
+	close(s->fd);
+	EXPECT_EQ(s->waiting, count_waiting());
+	grants_put(&s->g);
+}
+
+/* Pages first to first + n - 1 are retired, and the grants of others free. */
+static void expect_refused(struct __test_metadata *_metadata,
+			   struct situation *s, int first, int n)
+{
+	EXPECT_EQ(0, read_number(FAULT_DIR "times"))
+		TH_LOG("the fault did not happen");
+	EXPECT_TRUE(counter_returns(count_retired, s->retired + n))
+		TH_LOG("%ld pages retired, were %ld", count_retired(), s->retired);
+	EXPECT_EQ(0, grants_in_use(&s->g, 0, first));
+	EXPECT_EQ(0, grants_in_use(&s->g, first + n, NPAGES - first - n));
+	EXPECT_EQ(n, grants_in_use(&s->g, first, n));
+	EXPECT_TRUE(owner_sees(s, 0, NPAGES));
+}
+
+/* A mapping of other grants works, before and after. */
+static void expect_others_work(struct __test_metadata *_metadata)
+{
+	struct grants g;
+	int fd = gntdev_open();
+	char *p;
+
+	ASSERT_EQ(0, grants_get(&g, GRANTS_OWN, NPAGES));
+	p = gntdev_map(fd, &g, 0, NPAGES, PROT_READ | PROT_WRITE, NULL);
+	ASSERT_NE(MAP_FAILED, p);
+	EXPECT_EQ(0, touch(p, true));
+	EXPECT_EQ(0, munmap(p, SIZE));
+	close(fd);
+	EXPECT_LE(0, grants_wait_unused(&g, SOON_MS));
+	grants_put(&g);
+}
+
+/* Of an idle page the user's op comes first, the kernel's second. */
+static void munmap_refused(struct __test_metadata *_metadata,
+			   struct situation *s, int op, int status, int n)
+{
+	char *where;
+
+	where = situation_map(s, PROT_READ | PROT_WRITE);
+	ASSERT_NE(MAP_FAILED, where);
+	ASSERT_TRUE(faults_of_calls(UNMAP_OPS, op, status) && fail_calls(0, 1));
+	EXPECT_EQ(0, situation_unmap(s));
+	expect_refused(_metadata, s, op / 2, n);
+	no_faults();
+	/* Nothing is there, for the process. */
+	EXPECT_EQ(SIGSEGV, touch(where + op / 2 * PAGE, false));
+	expect_others_work(_metadata);
+}
+
+TEST_F(refused, the_user_side_is_refused)
+{
+	munmap_refused(_metadata, &self->s, 4, GENERAL_ERROR, 1);
+}
+
+TEST_F(refused, the_kernel_side_is_refused)
+{
+	munmap_refused(_metadata, &self->s, 5, GENERAL_ERROR, 1);
+}
+
+TEST_F(refused, the_hypercall_fails)
+{
+	munmap_refused(_metadata, &self->s, 0, 0, NPAGES);
+}
+
+TEST_F(refused, the_worker_is_refused)
+{
+	struct situation *s = &self->s;
+	int p[2];
+
+	ASSERT_NE(MAP_FAILED, situation_map(s, PROT_READ | PROT_WRITE));
+	ASSERT_EQ(0, pipe_pin(p, s->addr + 3 * PAGE, PAGE));
+	ASSERT_EQ(0, situation_unmap(s));
+	ASSERT_TRUE(faults_of_calls(UNMAP_OPS, 0, GENERAL_ERROR) &&
+		    fail_calls(0, 1));
+	EXPECT_TRUE(pipe_has(p, s->want + 3 * PAGE, PAGE));
+	expect_refused(_metadata, s, 3, 1);
+	no_faults();
+	expect_others_work(_metadata);
+}
+
+/* Of a page that is held only the user's side is unmapped, and that fails. */
+TEST_F(refused, the_user_side_of_a_held_page_is_refused)
+{
+	struct situation *s = &self->s;
+	int p[2];
+
+	ASSERT_NE(MAP_FAILED, situation_map(s, PROT_READ | PROT_WRITE));
+	ASSERT_EQ(0, pipe_pin(p, s->addr, PAGE));
+	ASSERT_TRUE(faults_of_calls(UNMAP_OPS, 0, GENERAL_ERROR) &&
+		    fail_calls(0, 1));
+	ASSERT_EQ(0, situation_unmap(s));
+	EXPECT_TRUE(pipe_has(p, s->want, PAGE));
+	expect_refused(_metadata, s, 0, 1);
+	no_faults();
+	expect_others_work(_metadata);
+}
+
+/*
+ * The user's batch fails at its last page, and what is mapped of it by then
+ * cannot be taken back, for the first page: mmap() fails, the map object cannot
+ * be used again, and the process can go on.
+ */
+TEST_F(refused, the_rollback_is_refused)
+{
+	struct situation *s = &self->s;
+	uint64_t index;
+	char *p;
+	int i;
+
+	ASSERT_EQ(0, gntdev_add(s->fd, s->g.domid, s->g.ref, NPAGES, &index));
+	ASSERT_TRUE(faults_of_calls(MAP_OPS | UNMAP_OPS, NPAGES - 1,
+				    GENERAL_ERROR) && fail_calls(1, 2));
+	p = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, s->fd, index);
+	ASSERT_EQ(MAP_FAILED, p);
+	EXPECT_EQ(EINVAL, errno);
+	EXPECT_EQ(0, read_number(FAULT_DIR "times"));
+	no_faults();
+	/* Xen can be asked again for it, and does it. */
+	EXPECT_EQ(0, grants_in_use(&s->g, 0, NPAGES));
+	EXPECT_EQ(s->retired, count_retired());
+	for (i = 0; i < 2; i++) {
+		p = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, s->fd,
+			 index);
+		ASSERT_NE(MAP_FAILED, p);
+		EXPECT_TRUE(mapping_works(s, p, 0, NPAGES));
+		EXPECT_EQ(0, munmap(p, SIZE));
+		EXPECT_LE(0, grants_wait_unused(&s->g, SOON_MS));
+		EXPECT_EQ(0, gntdev_del(s->fd, index, NPAGES));
+		ASSERT_EQ(0, gntdev_add(s->fd, s->g.domid, s->g.ref, NPAGES,
+					&index));
+	}
+	expect_others_work(_metadata);
+}
+
+int main(int argc, char **argv)
+{
+	if (pool_init(20 * NPAGES))
+		return KSFT_FAIL;
+	window = mmap(NULL, SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (window == MAP_FAILED)
+		return KSFT_FAIL;
+	return test_harness_run(argc, argv);
+}
