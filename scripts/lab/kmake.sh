@@ -34,14 +34,20 @@ kmake_compiler()
 	COMPILER=$1
 	case $1 in
 	gcc) ;;
-	clang) _settings=(LLVM=1) ;;
+	clang) kmake_settings LLVM=1 ;;
 	aarch64-*-gcc)
-		_settings=(ARCH=arm64 CROSS_COMPILE="${1%gcc}")
+		kmake_settings ARCH=arm64 CROSS_COMPILE="${1%gcc}"
 		# shellcheck disable=SC2034
 		IMAGE=arch/arm64/boot/Image
 		;;
 	*) die "it is not known how to build a kernel with the compiler $1" ;;
 	esac
+}
+
+# kmake_settings NAME=VALUE...: for every make from now on.
+kmake_settings()
+{
+	_settings+=("$@")
 }
 
 # kmake TREE ARGUMENT...: make in TREE, with the objects in TREE/$OBJ.
