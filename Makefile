@@ -11,7 +11,14 @@ help:
 	@echo 'make check          build what is needed, run every test [TEST="NAME..."]'
 	@echo 'make check-long     the tests that take long, too'
 	@echo 'make check-stock    the kernel tests on the stock kernel: which of them fail there'
-	@echo 'make check-debug    the tests on a kernel that checks itself (KASAN, lockdep, ...)'
+	@echo 'make check-debug    the tests on a kernel that checks itself (lockdep, DEBUG_VM, ...)'
+	@echo 'make check-kasan    the tests on a kernel with KASAN'
+	@echo 'make check-kcsan    look for data races with KCSAN'
+	@echo 'make check-configs  compile the series with other configurations, boot some [BOOT=]'
+	@echo 'make check-mutations  sabotage the series, line by line: do the tests notice?'
+	@echo 'make coverage       which lines of the series do the tests run?'
+	@echo 'make fuzz           200,000 random operations on the debug kernel [SEED=n OPS=n]'
+	@echo 'make soak HOURS=n   everything at once, for hours'
 	@echo 'make check-commits  build every commit of the series'
 	@echo 'make compare        the demo and the reproducers on series and stock side by side'
 	@echo 'make lint           shellcheck, checkpatch, sparse'
@@ -55,6 +62,27 @@ check-long:
 check-debug:
 	@scripts/check --kernel debug $(TEST)
 
+check-kasan:
+	@scripts/check --kernel kasan $(TEST)
+
+check-kcsan:
+	@scripts/check --kernel kcsan $(or $(TEST),data-races)
+
+check-configs:
+	@scripts/check-configs $(if $(filter-out undefined,$(origin BOOT)),$(BOOT),--boot)
+
+check-mutations: kernel-series
+	@scripts/check-mutations
+
+coverage:
+	@scripts/coverage $(TEST)
+
+fuzz:
+	@scripts/check --kernel debug fuzz-long
+
+soak: kernel-series
+	@scripts/soak $(HOURS)
+
 check-stock: kernels
 	@scripts/check-stock $(TEST)
 
@@ -68,4 +96,5 @@ clean:
 	@scripts/clean
 
 .PHONY: help setup tree save series kernel-series kernels run compare check \
-	check-long check-debug check-stock check-commits lint clean
+	check-long check-debug check-kasan check-kcsan check-configs \
+	check-mutations coverage fuzz soak check-stock check-commits lint clean
