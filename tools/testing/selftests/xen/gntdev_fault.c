@@ -123,12 +123,15 @@ static int get_nth(int fd)
 /* ------------------------------------------------------------------ */
 /* Lives */
 
-FIXTURE(fault) {
+struct lives {
 	struct situation s;
-	struct grants g;
 	int nth;	/* /proc/thread-self/fail-nth */
 	int errnos[8];	/* what the failing step may return */
 	const char *wrong;
+};
+
+FIXTURE(fault) {
+	struct lives l;
 };
 
 FIXTURE_VARIANT(fault) {
@@ -147,35 +150,35 @@ FIXTURE_SETUP(fault)
 {
 	ASSERT_TRUE(faults_init() && no_faults())
 		TH_LOG("no fault injection in this kernel; the head has what it needs");
-	situation_setup(_metadata, &self->s, variant->source);
-	self->nth = open("/proc/thread-self/fail-nth", O_RDWR | O_CLOEXEC);
-	ASSERT_LE(0, self->nth);
+	situation_setup(_metadata, &self->l.s, variant->source);
+	self->l.nth = open("/proc/thread-self/fail-nth", O_RDWR | O_CLOEXEC);
+	ASSERT_LE(0, self->l.nth);
 }
 
 FIXTURE_TEARDOWN(fault)
 {
-	set_nth(self->nth, 0);
+	set_nth(self->l.nth, 0);
 	no_faults();
-	situation_teardown(_metadata, &self->s);
-	close(self->nth);
+	situation_teardown(_metadata, &self->l.s);
+	close(self->l.nth);
 }
 
 /* A step of a life that fails has to fail with one of the errnos; returns ok. */
-static bool step(FIXTURE_DATA(fault) *self, const char *what, bool ok)
+static bool step(struct lives *l, const char *what, bool ok)
 {
 	int err = errno;
 	size_t i;
 
 	if (ok)
 		return true;
-	for (i = 0; i < ARRAY_SIZE(self->errnos); i++) {
-		if (err == self->errnos[i])
+	for (i = 0; i < ARRAY_SIZE(l->errnos); i++) {
+		if (err == l->errnos[i])
 			return false;
 	}
-	if (!self->wrong) {
-		set_nth(self->nth, 0);
+	if (!l->wrong) {
+		set_nth(l->nth, 0);
 		printf("# %s: %s\n", what, strerror(err));
-		self->wrong = what;
+		l->wrong = what;
 	}
 	return false;
 }
@@ -187,9 +190,9 @@ static char *window;
  * Pages 0 and 1 are pinned, 4 to 6 go by munmap() of the middle, 2 by madvise(),
  * the rest with the whole.
  */
-static void live(FIXTURE_DATA(fault) *self)
+static void live(struct lives *l)
 {
-	struct situation *s = &self->s;
+	struct situation *s = &l->s;
 	struct iovec iov = { window, 2 * PAGE };
 	int fd, p[2] = { -1, -1 };
 	char *addr = MAP_FAILED;
@@ -198,39 +201,39 @@ static void live(FIXTURE_DATA(fault) *self)
 	int stat;
 
 	fd = gntdev_open();
-	if (!step(self, "open", fd >= 0))
+	if (!step(l, "open", fd >= 0))
 		return;
-	if (!step(self, "map ioctl", !gntdev_add(fd, s->g.domid, s->g.ref,
-						 NPAGES, &index)))
+	if (!step(l, "map ioctl",
+		  !gntdev_add(fd, s->g.domid, s->g.ref, NPAGES, &index)))
 		goto out;
-	step(self, "notify ioctl",
+	step(l, "notify ioctl",
 	     !gntdev_notify(fd, index + 7 * PAGE, UNMAP_NOTIFY_CLEAR_BYTE, 0));
-	step(self, "notify ioctl", !gntdev_notify(fd, index, 0, 0));
+	step(l, "notify ioctl", !gntdev_notify(fd, index, 0, 0));
 
 	addr = mmap(window, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
 		    fd, index);
-	if (!step(self, "mmap", addr != MAP_FAILED)) {
+	if (!step(l, "mmap", addr != MAP_FAILED)) {
 		/* Again, for the map object is as it was. */
 		addr = mmap(window, SIZE, PROT_READ | PROT_WRITE,
 			    MAP_SHARED | MAP_FIXED, fd, index);
-		if (!step(self, "mmap again", addr != MAP_FAILED))
+		if (!step(l, "mmap again", addr != MAP_FAILED))
 			goto del;
 	}
-	step(self, "pipe", !pipe(p));
-	step(self, "vmsplice", p[1] < 0 || vmsplice(p[1], &iov, 1, 0) > 0);
+	step(l, "pipe", !pipe(p));
+	step(l, "vmsplice", p[1] < 0 || vmsplice(p[1], &iov, 1, 0) > 0);
 
 	pid = fork();
 	if (!pid)
 		_exit(0);
-	if (step(self, "fork", pid > 0))
+	if (step(l, "fork", pid > 0))
 		waitpid(pid, &stat, 0);
 
-	step(self, "mprotect", !mprotect(addr, PAGE, PROT_READ) || errno == EACCES);
-	step(self, "munmap of the middle", !munmap(addr + 4 * PAGE, 3 * PAGE));
-	step(self, "madvise", !madvise(addr + 2 * PAGE, PAGE, MADV_DONTNEED));
-	step(self, "munmap", !munmap(addr, SIZE));
+	step(l, "mprotect", !mprotect(addr, PAGE, PROT_READ) || errno == EACCES);
+	step(l, "munmap of the middle", !munmap(addr + 4 * PAGE, 3 * PAGE));
+	step(l, "madvise", !madvise(addr + 2 * PAGE, PAGE, MADV_DONTNEED));
+	step(l, "munmap", !munmap(addr, SIZE));
 del:
-	step(self, "unmap ioctl", !gntdev_del(fd, index, NPAGES));
+	step(l, "unmap ioctl", !gntdev_del(fd, index, NPAGES));
 out:
 	close(fd);
 	if (p[0] >= 0)
@@ -248,21 +251,21 @@ static bool nothing_is_left(struct situation *s)
 }
 
 static int each_nth_fault(struct __test_metadata *_metadata,
-			  FIXTURE_DATA(fault) *self)
+			  struct lives *l)
 {
 	int n, left;
 
 	for (n = 1; n < NTH_MAX; n++) {
-		set_nth(self->nth, n);
-		live(self);
-		left = get_nth(self->nth);
-		set_nth(self->nth, 0);
-		ASSERT_EQ(NULL, self->wrong)
-			TH_LOG("fault %d: wrong errno of %s", n, self->wrong);
-		ASSERT_TRUE(nothing_is_left(&self->s))
+		set_nth(l->nth, n);
+		live(l);
+		left = get_nth(l->nth);
+		set_nth(l->nth, 0);
+		ASSERT_EQ(NULL, l->wrong)
+			TH_LOG("fault %d: wrong errno of %s", n, l->wrong);
+		ASSERT_TRUE(nothing_is_left(&l->s))
 			TH_LOG("fault %d: %d grants mapped, %ld entries (%ld), %ld wait",
-			       n, grants_in_use(&self->s.g, 0, NPAGES),
-			       count_entries(), self->s.entries, count_waiting());
+			       n, grants_in_use(&l->s.g, 0, NPAGES),
+			       count_entries(), l->s.entries, count_waiting());
 		if (left)
 			break;
 	}
@@ -280,40 +283,40 @@ static int each_nth_fault(struct __test_metadata *_metadata,
  */
 TEST_F(fault, any_allocation_may_fail)
 {
-	self->errnos[0] = ENOMEM;
-	self->errnos[1] = EFAULT;
-	self->errnos[2] = EAGAIN;
+	self->l.errnos[0] = ENOMEM;
+	self->l.errnos[1] = EFAULT;
+	self->l.errnos[2] = EAGAIN;
 	/* alloc_fd() and get_empty_filp() */
-	self->errnos[3] = ENFILE;
-	self->errnos[4] = EMFILE;
-	each_nth_fault(_metadata, self);
+	self->l.errnos[3] = ENFILE;
+	self->l.errnos[4] = EMFILE;
+	each_nth_fault(_metadata, &self->l);
 }
 
 static void with_map_calls(struct __test_metadata *_metadata,
-			   FIXTURE_DATA(fault) *self, int status, int err)
+			   struct lives *l, int status, int err)
 {
 	int op;
 
-	self->errnos[0] = ENOMEM;
-	self->errnos[1] = EFAULT;
-	self->errnos[2] = EAGAIN;
-	self->errnos[3] = ENFILE;
-	self->errnos[4] = EMFILE;
-	self->errnos[5] = err;
+	l->errnos[0] = ENOMEM;
+	l->errnos[1] = EFAULT;
+	l->errnos[2] = EAGAIN;
+	l->errnos[3] = ENFILE;
+	l->errnos[4] = EMFILE;
+	l->errnos[5] = err;
 	for (op = 0; op < NPAGES; op += NPAGES / 2 - 1) {
 		ASSERT_TRUE(faults_of_calls(MAP_OPS, op, status));
-		each_nth_fault(_metadata, self);
+		each_nth_fault(_metadata, l);
 	}
 }
 
 TEST_F(fault, any_allocation_or_map_hypercall_may_fail)
 {
-	with_map_calls(_metadata, self, 0, EFAULT);
+	with_map_calls(_metadata, &self->l, 0, EFAULT);
 }
 
 TEST_F(fault, any_allocation_or_map_op_may_fail)
 {
-	with_map_calls(_metadata, self, GENERAL_ERROR, EINVAL);
+	with_map_calls(_metadata, &self->l, GENERAL_ERROR, EINVAL);
 }
 
 /* ------------------------------------------------------------------ */
@@ -321,9 +324,9 @@ TEST_F(fault, any_allocation_or_map_op_may_fail)
 
 /* The kernel's side is mapped by the first one, the user's by the second. */
 static void map_fails(struct __test_metadata *_metadata,
-		      FIXTURE_DATA(fault) *self, int status, int err)
+		      struct lives *l, int status, int err)
 {
-	struct situation *s = &self->s;
+	struct situation *s = &l->s;
 	int skip, op, tried = 0;
 	uint64_t index;
 	char *p;
@@ -358,23 +361,23 @@ static void map_fails(struct __test_metadata *_metadata,
 
 TEST_F(fault, a_failed_map_hypercall_maps_nothing)
 {
-	map_fails(_metadata, self, 0, EFAULT);
+	map_fails(_metadata, &self->l, 0, EFAULT);
 }
 
 TEST_F(fault, a_failed_map_op_maps_nothing)
 {
-	map_fails(_metadata, self, GENERAL_ERROR, EINVAL);
+	map_fails(_metadata, &self->l, GENERAL_ERROR, EINVAL);
 }
 
 TEST_F(fault, a_map_op_without_space_maps_nothing)
 {
-	map_fails(_metadata, self, NO_SPACE, ENOSPC);
+	map_fails(_metadata, &self->l, NO_SPACE, ENOSPC);
 }
 
 /* Each frame of each batch is paged out, and there when it is asked for again. */
 TEST_F(fault, a_frame_that_is_paged_out_is_asked_for_again)
 {
-	struct situation *s = &self->s;
+	struct situation *s = &self->l.s;
 	int skip, op, tried = 0;
 
 	for (skip = 0; skip < 2; skip++) {
@@ -401,12 +404,12 @@ TEST_F(fault, a_frame_that_is_paged_out_is_asked_for_again)
 /* Death */
 
 /*
- * A child lives lives until it is killed, some hundred times, at any moment of
+ * A child has one life after the other until it is killed, some hundred times, at any moment of
  * them.
  */
 TEST_F(fault, a_kill_at_any_moment_leaves_nothing)
 {
-	struct situation *s = &self->s;
+	struct situation *s = &self->l.s;
 	unsigned int seed = 1;
 	int i, status;
 	pid_t pid;
@@ -416,7 +419,7 @@ TEST_F(fault, a_kill_at_any_moment_leaves_nothing)
 		ASSERT_LE(0, pid);
 		if (!pid) {
 			for (;;)
-				live(self);
+				live(&self->l);
 		}
 		seed = seed * 1103515245 + 12345;
 		usleep(seed / 65536 % 8000);
