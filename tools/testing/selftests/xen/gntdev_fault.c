@@ -462,10 +462,10 @@ FIXTURE_TEARDOWN(refused)
 static void expect_refused(struct __test_metadata *_metadata,
 			   struct situation *s, int first, int n)
 {
-	EXPECT_EQ(0, read_number(FAULT_DIR "times"))
-		TH_LOG("the fault did not happen");
 	EXPECT_TRUE(counter_returns(count_retired, s->retired + n))
 		TH_LOG("%ld pages retired, were %ld", count_retired(), s->retired);
+	EXPECT_EQ(0, read_number(FAULT_DIR "times"))
+		TH_LOG("the fault did not happen");
 	EXPECT_EQ(0, grants_in_use(&s->g, 0, first));
 	EXPECT_EQ(0, grants_in_use(&s->g, first + n, NPAGES - first - n));
 	EXPECT_EQ(n, grants_in_use(&s->g, first, n));
