@@ -43,6 +43,10 @@
 
 /* More than a life can have. */
 #define NTH_MAX		2000
+/* For hundreds of lives, on a kernel that checks itself all the time. */
+#define LIVES_SECONDS	300
+/* Promptness is another test's concern. */
+#define LEFT_MS		10000
 
 static bool knob(const char *dir, const char *name, const char *value)
 {
@@ -244,7 +248,7 @@ out:
 static bool nothing_is_left(struct situation *s)
 {
 	munmap(window, SIZE);
-	return grants_wait_unused(&s->g, SOON_MS) >= 0 &&
+	return grants_wait_unused(&s->g, LEFT_MS) >= 0 &&
 	       counter_returns(count_waiting, s->waiting) &&
 	       counter_returns(count_entries, s->entries) &&
 	       count_retired() == s->retired && owner_sees(s, 0, NPAGES);
@@ -281,7 +285,7 @@ static int each_nth_fault(struct __test_metadata *_metadata,
  * the same, and so the errno is that of memory in every case, or the EFAULT of
  * who could not pin a page, or the EAGAIN of a fork().
  */
-TEST_F(fault, any_allocation_may_fail)
+TEST_F_TIMEOUT(fault, any_allocation_may_fail, LIVES_SECONDS)
 {
 	self->l.errnos[0] = ENOMEM;
 	self->l.errnos[1] = EFAULT;
@@ -309,12 +313,12 @@ static void with_map_calls(struct __test_metadata *_metadata,
 	}
 }
 
-TEST_F(fault, any_allocation_or_map_hypercall_may_fail)
+TEST_F_TIMEOUT(fault, any_allocation_or_map_hypercall_may_fail, LIVES_SECONDS)
 {
 	with_map_calls(_metadata, &self->l, 0, EFAULT);
 }
 
-TEST_F(fault, any_allocation_or_map_op_may_fail)
+TEST_F_TIMEOUT(fault, any_allocation_or_map_op_may_fail, LIVES_SECONDS)
 {
 	with_map_calls(_metadata, &self->l, GENERAL_ERROR, EINVAL);
 }
@@ -407,7 +411,7 @@ TEST_F(fault, a_frame_that_is_paged_out_is_asked_for_again)
  * A child has one life after the other until it is killed, some hundred times, at any moment of
  * them.
  */
-TEST_F(fault, a_kill_at_any_moment_leaves_nothing)
+TEST_F_TIMEOUT(fault, a_kill_at_any_moment_leaves_nothing, LIVES_SECONDS)
 {
 	struct situation *s = &self->l.s;
 	unsigned int seed = 1;
