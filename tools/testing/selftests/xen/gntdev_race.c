@@ -40,7 +40,6 @@
 #define WSIZE		(WPAGES * PAGE)
 #define SETS		3		/* the last one is the victims' */
 #define NGRANTS		(SETS * WPAGES)
-#define MAGIC		0x67726e7472616365ULL
 
 enum kind {
 	K_MAP, K_SPLIT, K_SPLICE, K_DIRECT, K_URING, K_MEM, K_KILL, KINDS
@@ -52,7 +51,7 @@ static const char * const kind_name[KINDS] = {
 
 static struct grants g;
 static char *window[WINDOWS];
-static char *pattern[NGRANTS];
+static char *pattern;	/* NGRANTS pages */
 static int map_fd[WINDOWS];
 static atomic_bool stop;
 static atomic_ulong done[KINDS], late[KINDS], wrong;
@@ -81,8 +80,7 @@ static void check(enum kind kind, const char *buf, size_t len)
 	for (i = 0; i + PAGE <= len; i += PAGE) {
 		const uint64_t *head = (const uint64_t *)(buf + i);
 
-		if (head[0] == MAGIC && head[1] < NGRANTS &&
-		    !memcmp(buf + i, pattern[head[1]], PAGE))
+		if (is_numbered_page(head, pattern, NGRANTS))
 			continue;
 		if (!atomic_fetch_add(&wrong, 1))
 			printf("# %s: page %zu of %zu is wrong: %#llx %llu\n",
@@ -374,15 +372,10 @@ int main(int argc, char **argv)
 		return 1;
 	}
 	pages = pages_alloc(NGRANTS + OTHERS * WPAGES);
+	pattern = pages;
 	for (i = 0; i < NGRANTS; i++) {
-		uint64_t *head;
-
-		pattern[i] = pages + i * PAGE;
-		fill_pages(pattern[i], 1, i + 1);
-		head = (uint64_t *)pattern[i];
-		head[0] = MAGIC;
-		head[1] = i;
-		if (grant_write(&g, i, pattern[i])) {
+		fill_numbered_page(pattern + i * PAGE, i);
+		if (grant_write(&g, i, pattern + i * PAGE)) {
 			printf("not ok 1 race.%s # cannot fill a page\n",
 			       argv[2]);
 			return 1;
@@ -447,7 +440,7 @@ int main(int argc, char **argv)
 	for (i = 0; i < NGRANTS; i++) {
 		/* The threads' buffers are free by now. */
 		if (grant_read(&g, i, pages + NGRANTS * PAGE) ||
-		    memcmp(pages + NGRANTS * PAGE, pattern[i], PAGE)) {
+		    memcmp(pages + NGRANTS * PAGE, pattern + i * PAGE, PAGE)) {
 			printf("# page %ld was changed\n", i);
 			good = false;
 		}

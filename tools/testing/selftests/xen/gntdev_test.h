@@ -89,6 +89,28 @@ static inline void fill_pages(void *buf, size_t pages, uint64_t seed)
 	}
 }
 
+/* A page that tells its number; whoever finds it knows all of its bytes. */
+#define NUMBERED_MAGIC	0x67726e7472616365ULL
+
+static inline void fill_numbered_page(void *page, uint64_t number)
+{
+	uint64_t *head = page;
+
+	fill_pages(page, 1, number + 1);
+	head[0] = NUMBERED_MAGIC;
+	head[1] = number;
+}
+
+/* Is it, whole, one of count such pages, numbered from 0 on? */
+static inline bool is_numbered_page(const void *page, const char *pages,
+				    uint64_t count)
+{
+	const uint64_t *head = page;
+
+	return head[0] == NUMBERED_MAGIC && head[1] < count &&
+	       !memcmp(page, pages + head[1] * PAGE, PAGE);
+}
+
 static inline void *pages_alloc(size_t pages)
 {
 	void *p = mmap(NULL, pages * PAGE, PROT_READ | PROT_WRITE,
@@ -747,11 +769,32 @@ static inline int event_wait(int fd, uint32_t port, int limit_ms)
 /* ------------------------------------------------------------------ */
 /* Looking at memory that may not be there */
 
-static sigjmp_buf touch_env;
+static __thread sigjmp_buf touch_env;
+static __thread volatile sig_atomic_t touching;
 
 static void touch_handler(int sig)
 {
-	siglongjmp(touch_env, sig);
+	if (touching)
+		siglongjmp(touch_env, sig);
+	/* Not expected: this time it is fatal. */
+	signal(sig, SIG_DFL);
+}
+
+/* As touch(), where the handler is in place: by any number of threads. */
+static inline int touch_caught(char *p, bool write)
+{
+	int sig = sigsetjmp(touch_env, 1);
+
+	if (!sig) {
+		char c;
+
+		touching = 1;
+		c = __atomic_load_n(p, __ATOMIC_RELAXED);
+		if (write)
+			__atomic_store_n(p, c, __ATOMIC_RELAXED);
+	}
+	touching = 0;
+	return sig;
 }
 
 /* 0 if the byte can be read (and written), or the signal one gets. */
@@ -763,13 +806,7 @@ static inline int touch(char *p, bool write)
 
 	sigaction(SIGBUS, &sa, &bus);
 	sigaction(SIGSEGV, &sa, &segv);
-	sig = sigsetjmp(touch_env, 1);
-	if (!sig) {
-		char c = __atomic_load_n(p, __ATOMIC_RELAXED);
-
-		if (write)
-			__atomic_store_n(p, c, __ATOMIC_RELAXED);
-	}
+	sig = touch_caught(p, write);
 	sigaction(SIGBUS, &bus, NULL);
 	sigaction(SIGSEGV, &segv, NULL);
 	return sig;
@@ -960,8 +997,9 @@ static inline int uring_io(struct uring *r, int opcode, int fd, void *addr,
 /* ------------------------------------------------------------------ */
 /* Pins: native AIO, one operation */
 
-static inline int aio_io(int opcode, int fd, void *addr, size_t len,
-			 uint64_t offset)
+/* In a context that there is: setting one up maps memory. */
+static inline int aio_io_in(aio_context_t ctx, int opcode, int fd, void *addr,
+			    size_t len, uint64_t offset)
 {
 	struct iocb cb = {
 		.aio_lio_opcode = opcode,
@@ -972,18 +1010,24 @@ static inline int aio_io(int opcode, int fd, void *addr, size_t len,
 	};
 	struct iocb *list[] = { &cb };
 	struct io_event ev = { 0 };
+	int ret;
+
+	ret = syscall(__NR_io_submit, ctx, 1, list);
+	if (ret != 1)
+		return ret < 0 ? -errno : -EIO;
+	ret = syscall(__NR_io_getevents, ctx, 1, 1, &ev, NULL);
+	return ret == 1 ? (int)ev.res : -EIO;
+}
+
+static inline int aio_io(int opcode, int fd, void *addr, size_t len,
+			 uint64_t offset)
+{
 	aio_context_t ctx = 0;
 	int ret;
 
 	if (syscall(__NR_io_setup, 1, &ctx))
 		return -errno;
-	ret = syscall(__NR_io_submit, ctx, 1, list);
-	if (ret == 1) {
-		ret = syscall(__NR_io_getevents, ctx, 1, 1, &ev, NULL);
-		ret = ret == 1 ? (int)ev.res : -EIO;
-	} else {
-		ret = ret < 0 ? -errno : -EIO;
-	}
+	ret = aio_io_in(ctx, opcode, fd, addr, len, offset);
 	syscall(__NR_io_destroy, ctx);
 	return ret;
 }
