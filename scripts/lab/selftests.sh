@@ -6,6 +6,8 @@
 #	build_selftests		builds the programs of tools/testing/selftests/xen,
 #				where that is not done, and sets SELFTESTS to
 #				their directory
+#	build_selftests_arm64	the same for arm64, with the cross compiler that
+#				scripts/setup --arm64 installs
 #	tap_verdict LOG		reads the TAP of one or more programs and fails,
 #				saying why, unless every test in it passed
 #	tap_run ARGUMENT...	calls dom0-run, shows what it brings back and fails
@@ -19,9 +21,22 @@
 
 build_selftests()
 {
+	_build_selftests "$BUILD/selftests"
+}
+
+build_selftests_arm64()
+{
+	_build_selftests "$BUILD/selftests-arm64" ARCH=arm64 \
+		CROSS_COMPILE=aarch64-linux-gnu-
+}
+
+# _build_selftests DIRECTORY [VARIABLE-OF-MAKE]...
+_build_selftests()
+{
 	local tree=$BUILD/linux src=$ROOT/tools/testing/selftests/xen neighbour
 
-	SELFTESTS=$BUILD/selftests
+	SELFTESTS=$1
+	shift
 	[ -e "$tree/tools/testing/selftests/lib.mk" ] || "$ROOT/scripts/tree-make" >&2
 	mkdir -p "$SELFTESTS"
 	exec 9>"$SELFTESTS/lock"
@@ -29,7 +44,7 @@ build_selftests()
 		"see who holds $SELFTESTS/lock"
 
 	if [ ! -e "$SELFTESTS/usr/include/xen/gntdev.h" ]; then
-		make -s -C "$tree" O="$SELFTESTS/obj" \
+		make -s -C "$tree" O="$SELFTESTS/obj" "$@" \
 			INSTALL_HDR_PATH="$SELFTESTS/usr.new" headers_install \
 			>"$SELFTESTS/build.log" 2>&1 9>&- ||
 			die "the kernel's headers were not installed" \
@@ -41,7 +56,7 @@ build_selftests()
 	# "../lib.mk" is looked for from any directory that make or the compiler
 	# is told of: one beside where ours will be in the kernel's tree.
 	neighbour=$tree/tools/testing/selftests/mm
-	make -s -C "$src" -I "$neighbour" OUTPUT="$SELFTESTS" \
+	make -s -C "$src" -I "$neighbour" OUTPUT="$SELFTESTS" "$@" \
 		KHDR_INCLUDES="-isystem $SELFTESTS/usr/include" \
 		USERCFLAGS="-Werror -I $neighbour" \
 		>"$SELFTESTS/build.log" 2>&1 9>&- || {
