@@ -530,10 +530,6 @@ static int gntdev_map_vma_pv(struct gntdev_grant_map *map,
 
 	vm_flags_set(vma, VM_DONTCOPY);
 
-	/* Xen would not let a write through; do not promise one. */
-	if (map->flags & GNTMAP_readonly)
-		vm_flags_clear(vma, VM_MAYWRITE);
-
 	map->pages_vm_start = vma->vm_start;
 
 	err = mmu_interval_notifier_insert_locked(&map->notifier, vma->vm_mm,
@@ -594,6 +590,13 @@ int gntdev_map_vma(struct gntdev_grant_map *map, struct vm_area_struct *vma)
 
 	vma->vm_private_data = map;
 	vm_flags_set(vma, VM_DONTEXPAND | VM_DONTDUMP | VM_MIXEDMAP);
+
+	/*
+	 * Xen would not let a write through; do not promise one.  In an
+	 * auto-translated domain the write would be tried again for ever.
+	 */
+	if (map->flags & GNTMAP_readonly)
+		vm_flags_clear(vma, VM_MAYWRITE);
 
 	if (gntdev_use_ptemod()) {
 		vma->vm_ops = &gntdev_pv_vmops;

@@ -72,12 +72,17 @@ static inline char *situation_map(struct situation *s, int prot)
 	return p;
 }
 
+/* And the map object, where it is that which has the grants mapped. */
 static inline int situation_unmap(struct situation *s)
 {
 	char *p = s->addr;
+	int ret;
 
 	s->addr = NULL;
-	return munmap(p, SIZE);
+	ret = munmap(p, SIZE);
+	if (!ret && auto_translated())
+		ret = gntdev_del(s->fd, s->index, NPAGES);
+	return ret;
 }
 
 /* Is count() back at value, within SOON_MS? */

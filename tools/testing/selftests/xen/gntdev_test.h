@@ -272,6 +272,23 @@ static inline bool in_control_domain(void)
 	return strstr(buf, "control_d");
 }
 
+/*
+ * Are a user's PTEs ordinary ones here?  Then grants are mapped until the map
+ * object goes, and not until the VMA does.
+ */
+static inline bool auto_translated(void)
+{
+	char type[16] = "PV\n";
+	int fd = open("/sys/hypervisor/guest_type", O_RDONLY);
+
+	if (fd >= 0) {
+		if (read(fd, type, sizeof(type) - 1) < 2)
+			type[0] = 0;
+		close(fd);
+	}
+	return strncmp(type, "PV\n", 3);
+}
+
 /* Read of "domid" relative to our own directory in xenstore. */
 static inline int own_domid(void)
 {
