@@ -8,6 +8,8 @@
 #				their directory
 #	build_selftests_arm64	the same for arm64, with the cross compiler that
 #				scripts/setup --arm64 installs
+#	skip_auto_translated	arguments for gntdev_unmap in an auto-translated
+#				domain, with what differs there
 #	tap_verdict LOG		reads the TAP of one or more programs and fails,
 #				saying why, unless every test in it passed
 #	tap_run ARGUMENT...	calls dom0-run, shows what it brings back and fails
@@ -18,6 +20,26 @@
 #
 # The programs are built by the kernel's own rules, from where they lie: the
 # kernel's tree is asked only for its lib.mk, its harness and its headers.
+
+# Grants are mapped there until the map object goes, so parts of them cannot be
+# unmapped; and the PTEs are ordinary ones, which fork() copies and mprotect()
+# changes.
+skip_auto_translated=
+for name in partial_munmap_leaves_the_rest_usable \
+	partial_munmaps_with_several_pinned_pages \
+	a_mapping_put_over_it_keeps_the_data \
+	madv_dontneed_keeps_the_data \
+	madv_dontneed_returns_idle_grants_at_once \
+	mremap_can_shrink_and_cannot_grow \
+	exec_keeps_the_data_in_flight \
+	the_oom_reaper_keeps_the_data \
+	fork_does_not_copy_the_mapping \
+	fork_after_madv_dofork_does_not_copy_it_either \
+	mprotect_of_a_writable_mapping_is_refused \
+	mprotect_of_a_part_is_refused \
+	mprotect_across_a_mapping_leaves_it; do
+	skip_auto_translated+=" -T $name"
+done
 
 build_selftests()
 {

@@ -80,8 +80,9 @@ static inline int situation_unmap(struct situation *s)
 
 	s->addr = NULL;
 	ret = munmap(p, SIZE);
+	/* Fails if the test has done that, or has closed the device. */
 	if (!ret && auto_translated())
-		ret = gntdev_del(s->fd, s->index, NPAGES);
+		gntdev_del(s->fd, s->index, NPAGES);
 	return ret;
 }
 
