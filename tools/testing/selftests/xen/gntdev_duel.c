@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Two threads, one mapping: it goes while the other is at its pages.
+ *
+ *   gntdev_duel SECONDS own|foreign
+ *
+ * What should happen
+ *
+ *   One thread maps grants and unmaps them again, by munmap() or by
+ *   MADV_DONTNEED, as fast as it can.  The other hands whatever is at these
+ *   addresses to a pipe, as fast as it can, and reads it back.  Either it comes
+ *   too late and gets EFAULT, or it gets the bytes of the pages, and keeps them.
+ *
+ * How the test makes sure
+ *
+ *   Each page holds bytes of its own, which are compared.  Neither thread ever
+ *   sleeps, so that they meet within the few hundred instructions in which a
+ *   page's count is frozen and its PTE goes.  gntdev_race does much more at the
+ *   same time, and so meets them too rarely.
+ *
+ * What a failure means
+ *
+ *   Data that is lost, or another's: a page was taken hold of while it was on
+ *   its way out.  A warning of try_grab_folio(): the slow path of
+ *   get_user_pages() saw a frozen page, for which it should have had to wait.
+ */
+#include "../kselftest.h"
+#include "gntdev_test.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#define NPAGES	8
+#define SIZE	(NPAGES * PAGE)
+
+static struct grants g;
+static char *window, *want, *got;
+static atomic_bool stop;
+static unsigned long maps, late, done;
+
+/* Returns what went wrong, or NULL. */
+static void *mapper(void *arg)
+{
+	int fd = gntdev_open();
+	uint64_t index;
+
+	for (; !stop; maps++) {
+		if (gntdev_add(fd, g.domid, g.ref, NPAGES, &index))
+			return "no map object";
+		if (mmap(window, SIZE, PROT_READ | PROT_WRITE,
+			 MAP_SHARED | MAP_FIXED, fd, index) != window)
+			return "no mapping";
+		/* With the lock of all memory for writing, and for reading. */
+		if (maps % 2 ? munmap(window, SIZE) :
+		    madvise(window, SIZE, MADV_DONTNEED))
+			return "the mapping does not go";
+		if (gntdev_del(fd, index, NPAGES))
+			return "the map object does not go";
+	}
+	close(fd);
+	return NULL;
+}
+
+static void *splicer(void *arg)
+{
+	struct iovec iov = { window, SIZE };
+	int p[2];
+	long n;
+
+	if (pipe(p))
+		return "no pipe";
+	while (!stop) {
+		n = vmsplice(p[1], &iov, 1, SPLICE_F_NONBLOCK);
+		if (n <= 0) {
+			late++;
+			continue;
+		}
+		if (read_all(p[0], got, n) != n)
+			return "a pipe's data is lost";
+		if (memcmp(got, want, n))
+			return "a pipe's data is wrong";
+		done++;
+	}
+	pipe_close(p);
+	return NULL;
+}
+
+int main(int argc, char **argv)
+{
+	static void *(*const run[])(void *) = { mapper, splicer };
+	const char *why[ARRAY_SIZE(run)] = { NULL };
+	pthread_t thread[ARRAY_SIZE(run)];
+	bool good = true;
+	size_t i;
+
+	if (argc != 3 || (strcmp(argv[2], "own") && strcmp(argv[2], "foreign"))) {
+		fprintf(stderr, "usage: %s SECONDS own|foreign\n", argv[0]);
+		return 2;
+	}
+	printf("TAP version 13\n1..1\n");
+	fflush(stdout);
+	if (pool_init(NPAGES) ||
+	    grants_get(&g, strcmp(argv[2], "own") ? GRANTS_FOREIGN : GRANTS_OWN,
+		       NPAGES)) {
+		printf("not ok 1 duel.%s # no grants\n", argv[2]);
+		return 1;
+	}
+	want = pages_alloc(NPAGES);
+	got = pages_alloc(NPAGES);
+	fill_pages(want, NPAGES, now_us());
+	for (i = 0; i < NPAGES; i++) {
+		if (grant_write(&g, i, want + i * PAGE)) {
+			printf("not ok 1 duel.%s # cannot fill a page\n", argv[2]);
+			return 1;
+		}
+	}
+	/* Where no library puts anything, so that holes stay holes. */
+	window = (char *)0x100000000000UL;
+
+	for (i = 0; i < ARRAY_SIZE(run); i++)
+		pthread_create(&thread[i], NULL, run[i], NULL);
+	sleep_ms(atoi(argv[1]) * 1000);
+	stop = true;
+	for (i = 0; i < ARRAY_SIZE(run); i++) {
+		pthread_join(thread[i], (void **)&why[i]);
+		if (why[i]) {
+			printf("# %s\n", why[i]);
+			good = false;
+		}
+	}
+	munmap(window, SIZE);
+	printf("# %lu maps, %lu times in time, %lu times late\n", maps, done, late);
+	if (!done || !late) {
+		printf("# they did not meet\n");
+		good = false;
+	}
+	if (grants_wait_unused(&g, 5000) < 0) {
+		printf("# grants are still mapped\n");
+		good = false;
+	}
+	grants_put(&g);
+	printf("%sok 1 duel.%s\n", good ? "" : "not ", argv[2]);
+	return !good;
+}
