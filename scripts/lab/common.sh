@@ -6,7 +6,7 @@
 #	ROOT	the project's root, from where the script lies
 #	BUILD	where everything made goes; the variable of that name overrides it
 #
-# and gives say, die, usage_error, scratch, step, need_space. A script sources this
+# and gives say, die, usage_error, number, scratch, step, need_space. A script sources this
 # first, so that what the caller's environment happens to hold (a make's
 # flags, a cross compiler, a git hook's repository) does not reach the
 # programs it runs.
@@ -54,6 +54,14 @@ usage_error()
 {
 	printf '%s: %s\n    see %s --help\n' "$ME" "$*" "$0" >&2
 	exit 2
+}
+
+# number WHAT VALUE: stop unless that is a number above 0.
+number()
+{
+	case $2 in
+	'' | *[!0-9]* | 0*) usage_error "$1 wants a number above 0, not '$2'" ;;
+	esac
 }
 
 _scratch=()

@@ -155,6 +155,12 @@ FIXTURE_SETUP(fault)
 	ASSERT_TRUE(faults_init() && no_faults())
 		TH_LOG("no fault injection in this kernel; the head has what it needs");
 	situation_setup(_metadata, &self->l.s, variant->source);
+	self->l.errnos[0] = ENOMEM;
+	self->l.errnos[1] = EFAULT;
+	self->l.errnos[2] = EAGAIN;
+	/* alloc_fd() and get_empty_filp() */
+	self->l.errnos[3] = ENFILE;
+	self->l.errnos[4] = EMFILE;
 	self->l.nth = open("/proc/thread-self/fail-nth", O_RDWR | O_CLOEXEC);
 	ASSERT_LE(0, self->l.nth);
 }
@@ -287,12 +293,6 @@ static int each_nth_fault(struct __test_metadata *_metadata,
  */
 TEST_F_TIMEOUT(fault, any_allocation_may_fail, LIVES_SECONDS)
 {
-	self->l.errnos[0] = ENOMEM;
-	self->l.errnos[1] = EFAULT;
-	self->l.errnos[2] = EAGAIN;
-	/* alloc_fd() and get_empty_filp() */
-	self->l.errnos[3] = ENFILE;
-	self->l.errnos[4] = EMFILE;
 	each_nth_fault(_metadata, &self->l);
 }
 
@@ -301,11 +301,6 @@ static void with_map_calls(struct __test_metadata *_metadata,
 {
 	int op;
 
-	l->errnos[0] = ENOMEM;
-	l->errnos[1] = EFAULT;
-	l->errnos[2] = EAGAIN;
-	l->errnos[3] = ENFILE;
-	l->errnos[4] = EMFILE;
 	l->errnos[5] = err;
 	for (op = 0; op < NPAGES; op += NPAGES / 2 - 1) {
 		ASSERT_TRUE(faults_of_calls(MAP_OPS, op, status));
