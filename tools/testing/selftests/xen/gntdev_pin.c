@@ -54,7 +54,7 @@ FIXTURE_SETUP(pin)
 	self->disk = disk_open(O_DIRECT);
 	self->plain = disk_open(0);
 	ASSERT_LE(0, self->disk)
-		TH_LOG(TEST_DISK ": %s", strerror(errno));
+		TH_LOG("%s: %s", test_disk(), strerror(errno));
 	ASSERT_LE(0, self->plain);
 }
 

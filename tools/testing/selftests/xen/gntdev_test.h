@@ -9,6 +9,10 @@
  *   XEN_TEST_GRANTS="DOMID REF REF..."   these
  *   DOMU=command, DOMU_ID=number         run "$DOMU grant COUNT" for more
  *
+ * XEN_TEST_DISK=device takes the place of /dev/ram0.  XEN_TEST_NOT_ALONE=1 says
+ * that the kernel's counters count other programs' work as well: the test does
+ * not look at them then.
+ *
  * The owner's view of a page is had without mapping it, by a grant copy.
  * Whether a grant is still mapped is asked of Xen and not of the kernel under
  * test: see grant_in_use().
@@ -53,7 +57,6 @@ typedef uint16_t domid_t;
 
 #define PAGE		4096UL
 #define POOL_MAX	1024
-#define TEST_DISK	"/dev/ram0"
 #define DEBUGFS		"/sys/kernel/debug"
 
 /* ------------------------------------------------------------------ */
@@ -150,10 +153,15 @@ static inline int write_string(const char *path, const char *text)
 	return n == len ? 0 : -1;
 }
 
+static inline long read_counter(const char *path)
+{
+	return getenv("XEN_TEST_NOT_ALONE") ? 0 : read_number(path);
+}
+
 /* Override entries, pages waiting for a pin, pages given up; -1: not there. */
 static inline long count_entries(void)
 {
-	return read_number(DEBUGFS "/xen-m2p-override/entries");
+	return read_counter(DEBUGFS "/xen-m2p-override/entries");
 }
 
 /* The administrator's switch; a stock kernel has none. */
@@ -173,12 +181,12 @@ static inline bool override_enabled(void)
 
 static inline long count_waiting(void)
 {
-	return read_number(DEBUGFS "/xen-grant-unmap/waiting");
+	return read_counter(DEBUGFS "/xen-grant-unmap/waiting");
 }
 
 static inline long count_retired(void)
 {
-	return read_number(DEBUGFS "/xen-grant-unmap/retired");
+	return read_counter(DEBUGFS "/xen-grant-unmap/retired");
 }
 
 /* ------------------------------------------------------------------ */
@@ -1052,9 +1060,14 @@ static inline int aio_io(int opcode, int fd, void *addr, size_t len,
 /* ------------------------------------------------------------------ */
 /* Other processes */
 
+static inline const char *test_disk(void)
+{
+	return getenv("XEN_TEST_DISK") ?: "/dev/ram0";
+}
+
 static inline int disk_open(int flags)
 {
-	return open(TEST_DISK, O_RDWR | O_CLOEXEC | flags);
+	return open(test_disk(), O_RDWR | O_CLOEXEC | flags);
 }
 
 /* The wait status, or -1 if it has not ended after limit_ms. */
