@@ -21,7 +21,7 @@
  *   when there are no references and no mapped pages left, the other end is
  *   told, if it has asked for that, and the map is freed.
  *
- * Locks: priv->lock protects the list of maps, and ->flags and ->notify of
+ * Locks: priv->lock protects the tree of maps, and ->flags and ->notify of
  * each.  mmap_lock, held for writing, keeps everybody out while PTEs are made;
  * for what holds when they go see grant-unmap.c.
  */
@@ -30,6 +30,7 @@
 
 #include <linux/mm.h>
 #include <linux/module.h>
+#include <linux/rbtree.h>
 #include <linux/refcount.h>
 #include <linux/slab.h>
 
@@ -91,8 +92,6 @@ static void gntdev_free_map(struct gntdev_grant_map *map)
 	kvfree(map->frames);
 #endif
 	kvfree(map->kmaps);
-	kvfree(map->pages);
-	kvfree(map->grants);
 	kfree(map);
 }
 
@@ -163,28 +162,54 @@ struct gntdev_grant_map *gntdev_alloc_map(struct gntdev_priv *priv, int count,
 		return NULL;
 
 	map->count = count;
-	map->grants = kvmalloc_array(count, sizeof(map->grants[0]), GFP_KERNEL);
-	map->pages = kvcalloc(count, sizeof(map->pages[0]), GFP_KERNEL);
-	map->kmaps = kvcalloc(count, sizeof(map->kmaps[0]), GFP_KERNEL);
-	if (!map->grants || !map->pages || !map->kmaps ||
-	    gntdev_alloc_pages(priv, map, dma_flags)) {
-		gntdev_free_map(map);
-		return NULL;
-	}
+	/* Three arrays in one, each of which leaves the next one aligned. */
+	map->kmaps = kvmalloc_array(count, sizeof(map->kmaps[0]) +
+				    sizeof(map->pages[0]) +
+				    sizeof(map->grants[0]), GFP_KERNEL);
+	if (!map->kmaps)
+		goto fail;
+
+	map->pages = (struct page **)(map->kmaps + count);
+	map->grants = (struct ioctl_gntdev_grant_ref *)(map->pages + count);
+
+	if (gntdev_alloc_pages(priv, map, dma_flags))
+		goto fail;
 
 	for (i = 0; i < count; i++) {
 		map->grants[i].domid = DOMID_INVALID;
 		map->grants[i].ref = INVALID_GRANT_REF;
-		map->kmaps[i].page = map->pages[i];
-		map->kmaps[i].owner = &map->owner;
-		map->kmaps[i].handle = INVALID_GRANT_HANDLE;
-		map->kmaps[i].user_handle = INVALID_GRANT_HANDLE;
+		map->kmaps[i] = (struct gnttab_kmap){
+			.page = map->pages[i],
+			.owner = &map->owner,
+			.handle = INVALID_GRANT_HANDLE,
+		};
 	}
 
 	gnttab_kmap_init_owner(&map->owner, THIS_MODULE, gntdev_map_idle);
 	refcount_set(&map->users, 1);
 
 	return map;
+
+fail:
+	gntdev_free_map(map);
+	return NULL;
+}
+
+#define map_of(rb_node) rb_entry(rb_node, struct gntdev_grant_map, node)
+
+static bool gntdev_map_is_before(struct rb_node *a, const struct rb_node *b)
+{
+	return map_of(a)->index < map_of(b)->index;
+}
+
+static int gntdev_cmp_index(const void *key, const struct rb_node *node)
+{
+	unsigned long index = *(const unsigned long *)key;
+
+	if (index < map_of(node)->index)
+		return -1;
+
+	return index - map_of(node)->index >= map_of(node)->count;
 }
 
 /**
@@ -192,44 +217,70 @@ struct gntdev_grant_map *gntdev_alloc_map(struct gntdev_priv *priv, int count,
  * @priv: of the file
  * @add: the map
  *
+ * The offset is that behind the last map.  Holes are not looked for: there are
+ * more offsets than anybody can use up.
+ *
+ * Context: priv->lock is held.
+ * Return: 0; -ENOSPC if somebody could, where a long has 32 bits.
+ */
+int gntdev_add_map(struct gntdev_priv *priv, struct gntdev_grant_map *add)
+{
+	struct rb_node *last = rb_last(&priv->maps);
+
+	add->index = last ? map_of(last)->index + map_of(last)->count : 0;
+	if (add->index + add->count < add->index)
+		return -ENOSPC;
+
+	rb_add(&add->node, &priv->maps, gntdev_map_is_before);
+	return 0;
+}
+
+/**
+ * gntdev_remove_map - let a file forget a map
+ * @priv: of the file
+ * @map: the map, whose reference is the caller's now
+ *
  * Context: priv->lock is held.
  */
-void gntdev_add_map(struct gntdev_priv *priv, struct gntdev_grant_map *add)
+void gntdev_remove_map(struct gntdev_priv *priv, struct gntdev_grant_map *map)
 {
-	struct gntdev_grant_map *map;
+	rb_erase(&map->node, &priv->maps);
+}
 
-	list_for_each_entry(map, &priv->maps, next) {
-		if (add->index + add->count < map->index) {
-			list_add_tail(&add->next, &map->next);
-			return;
-		}
-		add->index = map->index + map->count;
-	}
-	list_add_tail(&add->next, &priv->maps);
+/**
+ * gntdev_find_map_of - find the map that an offset is in
+ * @priv: of the file
+ * @index: offset in pages
+ *
+ * Context: priv->lock is held.
+ * Return: the map or NULL.
+ */
+struct gntdev_grant_map *gntdev_find_map_of(struct gntdev_priv *priv,
+					    unsigned long index)
+{
+	struct rb_node *node = rb_find(&index, &priv->maps, gntdev_cmp_index);
+
+	return node ? map_of(node) : NULL;
 }
 
 /**
  * gntdev_find_map_index - find a map by its offset
  * @priv: of the file
- * @index: offset in pages
+ * @index: offset in pages of the map's first page
  * @count: number of pages the map must have, or 0
  *
  * Context: priv->lock is held.
  * Return: the map or NULL.
  */
 struct gntdev_grant_map *gntdev_find_map_index(struct gntdev_priv *priv,
-					       int index, int count)
+					       unsigned long index, int count)
 {
-	struct gntdev_grant_map *map;
+	struct gntdev_grant_map *map = gntdev_find_map_of(priv, index);
 
-	list_for_each_entry(map, &priv->maps, next) {
-		if (map->index != index)
-			continue;
-		if (count && map->count != count)
-			continue;
-		return map;
-	}
-	return NULL;
+	if (!map || map->index != index || (count && map->count != count))
+		return NULL;
+
+	return map;
 }
 
 /* Does what UNMAP_NOTIFY_CLEAR_BYTE asks for if the page is among those given. */
@@ -282,16 +333,13 @@ void gntdev_put_map(struct gntdev_priv *priv, struct gntdev_grant_map *map)
 	gnttab_kmap_put_owner(&map->owner, 1);
 }
 
-static void gntdev_kmap_is_mapped(struct gntdev_grant_map *map, int i,
+/* Of the pages that are mapped now, the owner is told once and for all of them. */
+static void gntdev_kmap_is_mapped(struct gnttab_kmap *kmap,
 				  const struct gnttab_map_grant_ref *op)
 {
-	struct gnttab_kmap *kmap = &map->kmaps[i];
-
 	kmap->handle = op->handle;
-	if (op->flags & GNTMAP_device_map)
-		kmap->dev_bus_addr = op->dev_bus_addr;
-	kmap->state = GNTTAB_KMAP_MAPPED;
-	atomic_inc(&map->owner.live);
+	kmap->dev_bus_addr = op->flags & GNTMAP_device_map ? op->dev_bus_addr : 0;
+	WRITE_ONCE(kmap->state, GNTTAB_KMAP_MAPPED);
 }
 
 /**
@@ -306,9 +354,9 @@ static void gntdev_kmap_is_mapped(struct gntdev_grant_map *map, int i,
 int gntdev_map_grant_pages(struct gntdev_grant_map *map)
 {
 	struct gnttab_map_grant_ref *ops;
-	int i, err;
+	int i, err, mapped = 0;
 
-	if (map->kmaps[0].state == GNTTAB_KMAP_MAPPED)
+	if (READ_ONCE(map->kmaps[0].state) == GNTTAB_KMAP_MAPPED)
 		return 0;
 
 	ops = kvmalloc_array(map->count, sizeof(*ops), GFP_KERNEL);
@@ -325,11 +373,14 @@ int gntdev_map_grant_pages(struct gntdev_grant_map *map)
 	err = gnttab_map_refs(ops, NULL, map->pages, map->count);
 
 	for (i = 0; i < map->count; i++) {
-		if (ops[i].status == GNTST_okay)
-			gntdev_kmap_is_mapped(map, i, &ops[i]);
-		else if (!err)
+		if (ops[i].status == GNTST_okay) {
+			gntdev_kmap_is_mapped(&map->kmaps[i], &ops[i]);
+			mapped++;
+		} else if (!err) {
 			err = -EINVAL;
+		}
 	}
+	atomic_add(mapped, &map->owner.live);
 
 	if (err)
 		gnttab_kmap_unmap(map->kmaps, map->count);
@@ -342,6 +393,7 @@ struct gntdev_pte_ops {
 	struct gntdev_grant_map *map;
 	struct gnttab_map_grant_ref *map_ops;
 	struct gnttab_map_grant_ref *kmap_ops;
+	u64 maddr;
 };
 
 static int gntdev_set_pte_op(pte_t *pte, unsigned long addr, void *data)
@@ -350,7 +402,13 @@ static int gntdev_set_pte_op(pte_t *pte, unsigned long addr, void *data)
 	struct gntdev_grant_map *map = ops->map;
 	unsigned int i = (addr - map->pages_vm_start) >> PAGE_SHIFT;
 
-	gnttab_set_map_op(&ops->map_ops[i], arbitrary_virt_to_machine(pte).maddr,
+	/* The machine address of a page table is looked up at its first PTE. */
+	if (!i || !offset_in_page(pte))
+		ops->maddr = virt_to_machine(pte).maddr;
+	else
+		ops->maddr += sizeof(*pte);
+
+	gnttab_set_map_op(&ops->map_ops[i], ops->maddr,
 			  map->flags | GNTMAP_application_map | GNTMAP_contains_pte,
 			  map->grants[i].ref, map->grants[i].domid);
 
@@ -371,12 +429,13 @@ static int gntdev_map_ptes(struct gntdev_grant_map *map,
 			   struct vm_area_struct *vma)
 {
 	struct gntdev_pte_ops ops = { .map = map };
-	int i, err = -ENOMEM;
+	int i, err, mapped = 0;
 
-	ops.map_ops = kvmalloc_array(map->count, sizeof(*ops.map_ops), GFP_KERNEL);
-	ops.kmap_ops = kvmalloc_array(map->count, sizeof(*ops.kmap_ops), GFP_KERNEL);
-	if (!ops.map_ops || !ops.kmap_ops)
-		goto out;
+	ops.map_ops = kvmalloc_array(map->count, 2 * sizeof(*ops.map_ops),
+				     GFP_KERNEL);
+	if (!ops.map_ops)
+		return -ENOMEM;
+	ops.kmap_ops = ops.map_ops + map->count;
 
 	err = apply_to_page_range(vma->vm_mm, vma->vm_start,
 				  vma->vm_end - vma->vm_start,
@@ -387,13 +446,21 @@ static int gntdev_map_ptes(struct gntdev_grant_map *map,
 	err = gnttab_map_refs(ops.map_ops, ops.kmap_ops, map->pages, map->count);
 
 	for (i = 0; i < map->count; i++) {
+		struct gnttab_kmap *kmap = &map->kmaps[i];
+
 		if (ops.kmap_ops[i].handle == INVALID_GRANT_HANDLE)
 			continue;
 
-		gntdev_kmap_is_mapped(map, i, &ops.kmap_ops[i]);
-		map->kmaps[i].user_pte = ops.map_ops[i].host_addr;
-		map->kmaps[i].user_handle = ops.map_ops[i].handle;
+		gntdev_kmap_is_mapped(kmap, &ops.kmap_ops[i]);
+		mapped++;
+		if (ops.map_ops[i].handle == INVALID_GRANT_HANDLE)
+			continue;
+
+		kmap->user_pte = ops.map_ops[i].host_addr;
+		kmap->user_handle = ops.map_ops[i].handle;
+		WRITE_ONCE(kmap->state, GNTTAB_KMAP_USER);
 	}
+	atomic_add(mapped, &map->owner.live);
 
 	/* A PTE is left only if Xen did not take it back; it will be retired. */
 	if (err) {
@@ -404,7 +471,6 @@ static int gntdev_map_ptes(struct gntdev_grant_map *map,
 
 out:
 	kvfree(ops.map_ops);
-	kvfree(ops.kmap_ops);
 	return err;
 }
 
@@ -568,7 +634,7 @@ bool gntdev_is_unmapped(const struct gntdev_grant_map *map)
 	int i;
 
 	for (i = 0; i < map->count; i++)
-		if (map->kmaps[i].state != GNTTAB_KMAP_NONE)
+		if (READ_ONCE(map->kmaps[i].state) != GNTTAB_KMAP_NONE)
 			return false;
 
 	return true;

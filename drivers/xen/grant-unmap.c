@@ -130,7 +130,7 @@ static void wait_on(struct list_head *entry, struct list_head *list)
 
 static void wait_for_kmap(struct gnttab_kmap *kmap)
 {
-	kmap->state = GNTTAB_KMAP_WAITING;
+	WRITE_ONCE(kmap->state, GNTTAB_KMAP_WAITING);
 	kmap->looks = 0;
 	atomic_inc(&nr_waiting);
 
@@ -141,7 +141,10 @@ static void retire_kmap(struct gnttab_kmap *kmap, s16 status)
 {
 	struct xen_page_foreign *foreign = xen_page_foreign(kmap->page);
 
-	kmap->state = GNTTAB_KMAP_RETIRED;
+	/* Pairs with unmap_page_table(), for which a PTE may be left to be cleared. */
+	if (kmap->state != GNTTAB_KMAP_USER)
+		kmap->user_pte = 0;
+	smp_store_release(&kmap->state, GNTTAB_KMAP_RETIRED);
 	atomic_inc(&nr_retired);
 	pr_err("Xen refused to unmap grant %u of domain %u (status %d): page retired\n",
 	       foreign ? foreign->gref : INVALID_GRANT_REF,
@@ -156,7 +159,7 @@ static void batch_add(struct unmap_batch *batch, struct gnttab_kmap *kmap)
 {
 	struct gnttab_unmap_grant_ref *op;
 
-	if (kmap->user_handle != INVALID_GRANT_HANDLE)
+	if (kmap->state == GNTTAB_KMAP_USER)
 		gnttab_set_unmap_op(&batch->ops[batch->nr_ops++],
 				    kmap->user_pte, GNTMAP_contains_pte,
 				    kmap->user_handle);
@@ -201,28 +204,28 @@ static unsigned int batch_unmap(struct unmap_batch *batch)
 
 	for (i = 0; i < batch->nr_kmaps; i++) {
 		struct gnttab_kmap *kmap = batch->kmaps[i];
+		bool idle = batch->idle & BIT(i);
 		s16 status = GNTST_okay;
 
-		if (kmap->user_handle != INVALID_GRANT_HANDLE) {
-			WRITE_ONCE(kmap->user_handle, INVALID_GRANT_HANDLE);
+		if (kmap->state == GNTTAB_KMAP_USER) {
 			status = op++->status;
 			if (status == GNTST_okay)
 				kmap->user_pte = 0;
 		}
 
-		if (batch->idle & BIT(i)) {
+		if (idle)
 			status = op->status ?: status;
-			kmap->state = GNTTAB_KMAP_NONE;
-		}
 
 		if (status != GNTST_okay) {
 			retire_kmap(kmap, status);
-		} else if (kmap->state != GNTTAB_KMAP_NONE) {
+		} else if (idle) {
+			WRITE_ONCE(kmap->state, GNTTAB_KMAP_NONE);
+		} else {
 			wait_for_kmap(kmap);
 			continue;
 		}
 
-		if (batch->idle & BIT(i)) {
+		if (idle) {
 			if (op->status == GNTST_okay) {
 				ClearPageForeign(kmap->page);
 				clear_foreign_p2m_mapping(op, &kmap->page, 1);
@@ -306,7 +309,7 @@ static unsigned int unmap_page_table(struct gnttab_kmap *kmaps, unsigned int n,
 
 	/* User sides only go, so there is no need for the lock yet. */
 	for (i = 0; i < n; i++)
-		if (READ_ONCE(kmaps[i].user_handle) != INVALID_GRANT_HANDLE)
+		if (READ_ONCE(kmaps[i].state) == GNTTAB_KMAP_USER)
 			break;
 	if (i == n)
 		return 0;
@@ -320,7 +323,7 @@ static unsigned int unmap_page_table(struct gnttab_kmap *kmaps, unsigned int n,
 
 	batch_init(&batch);
 	for (; i < n; i++) {
-		if (kmaps[i].user_handle == INVALID_GRANT_HANDLE)
+		if (READ_ONCE(kmaps[i].state) != GNTTAB_KMAP_USER)
 			continue;
 
 		batch_add(&batch, &kmaps[i]);
@@ -335,8 +338,8 @@ static unsigned int unmap_page_table(struct gnttab_kmap *kmaps, unsigned int n,
 	 */
 	if (unlikely(atomic_read(&nr_retired))) {
 		for (i = 0; i < n; i++)
-			if (kmaps[i].state == GNTTAB_KMAP_RETIRED &&
-			    kmaps[i].user_pte) {
+			if (smp_load_acquire(&kmaps[i].state) ==
+			    GNTTAB_KMAP_RETIRED && kmaps[i].user_pte) {
 				kmaps[i].user_pte = 0;
 				pte_clear(mm, addr + i * PAGE_SIZE, pte + i);
 			}
@@ -397,7 +400,7 @@ void gnttab_kmap_unmap(struct gnttab_kmap *kmaps, unsigned int count)
 	batch_init(&batch);
 
 	for (i = 0; i < count; i++) {
-		if (kmaps[i].state != GNTTAB_KMAP_MAPPED)
+		if (READ_ONCE(kmaps[i].state) != GNTTAB_KMAP_MAPPED)
 			continue;
 
 		batch_add(&batch, &kmaps[i]);

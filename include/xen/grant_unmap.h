@@ -15,13 +15,15 @@ struct module;
 /**
  * enum gnttab_kmap_state - where a page is in its life
  * @GNTTAB_KMAP_NONE: not mapped
- * @GNTTAB_KMAP_MAPPED: mapped, with or without a user side
+ * @GNTTAB_KMAP_MAPPED: mapped by the kernel only
+ * @GNTTAB_KMAP_USER: mapped by the kernel and in a user's page table
  * @GNTTAB_KMAP_WAITING: the kernel's side is left, somebody holds the page
  * @GNTTAB_KMAP_RETIRED: Xen refused to unmap it; never to be used again
  */
 enum gnttab_kmap_state {
 	GNTTAB_KMAP_NONE,
 	GNTTAB_KMAP_MAPPED,
+	GNTTAB_KMAP_USER,
 	GNTTAB_KMAP_WAITING,
 	GNTTAB_KMAP_RETIRED,
 };
@@ -50,11 +52,11 @@ struct gnttab_kmap_owner {
  *                      mapping nested in it
  * @page: from gnttab_alloc_pages()
  * @owner: is told when the page is unmapped
- * @waiting: on a list of pages that somebody holds
- * @user_pte: machine address of the user's PTE, or 0
+ * @waiting: on a list of pages that somebody holds, while it waits
+ * @user_pte: machine address of the user's PTE, while there is one, else 0
+ * @user_handle: of the user's side, while there is one
  * @dev_bus_addr: for GNTMAP_device_map, else 0
  * @handle: of the kernel's side; for an auto-translated domain of the only one
- * @user_handle: of the user's side, or INVALID_GRANT_HANDLE
  * @state: where the page is in its life
  * @looks: how often @waiting was in vain
  *
@@ -64,11 +66,15 @@ struct gnttab_kmap_owner {
 struct gnttab_kmap {
 	struct page *page;
 	struct gnttab_kmap_owner *owner;
-	struct list_head waiting;
-	u64 user_pte;
+	union {
+		struct list_head waiting;
+		struct {
+			u64 user_pte;
+			grant_handle_t user_handle;
+		};
+	};
 	u64 dev_bus_addr;
 	grant_handle_t handle;
-	grant_handle_t user_handle;
 	u8 state;
 	u8 looks;
 };

@@ -87,7 +87,7 @@ void m2p_override_prepare(void)
 EXPORT_SYMBOL_GPL(m2p_override_prepare);
 
 /* The entry of a frame, or NULL if there is none or, without memory, none can be. */
-static u32 *m2p_override_entry(unsigned long mfn, bool create)
+static __always_inline u32 *m2p_override_entry(unsigned long mfn, bool create)
 {
 	unsigned long i = mfn / M2P_OVERRIDE_LEAF_ENTRIES;
 	u32 *leaf;

@@ -1,0 +1,661 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * What mapping, unmapping and I/O cost: the part of scripts/bench in dom0.
+ *
+ *   bench [-r ROWS] [-d DISK] [-e ENTRIES] DOMID REF...
+ *
+ * Does each piece of work several times, between two marks that the plugin
+ * count-insns.c sees, and prints a line for each time, in the order of the marks:
+ *
+ *   ROW PAGES WHOSE TIMES NANOSECONDS
+ *
+ * the work was done TIMES times with so many PAGES; under the instruction clock
+ * the NANOSECONDS are instructions.  "own" pages are granted by dom0 to itself,
+ * "foreign" ones are those of the command line, "anonymous" ones not granted at
+ * all.  ROWS is a list of rows, with commas, instead of all.  DISK is written to.
+ */
+#include "grant-map.h"
+#include "bench-marks.h"
+
+#include <libaio.h>
+#include <liburing.h>
+#include <stdbool.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <xen/gntalloc.h>
+
+/* Xen's; the kernel's header for user space takes it from there. */
+#ifndef GNTCOPY_source_gref
+#define GNTCOPY_source_gref	(1 << 0)
+#endif
+
+#define REPEAT		5
+#define PAGES_MAX	1024
+#define MANY_MAPS	10000
+
+static const unsigned int sizes[] = { 1, 11, 32, 128, 256, PAGES_MAX };
+static const char *only;
+static const char *disk_path;
+
+struct pages {
+	const char *whose;
+	struct grants g;
+};
+
+static struct pages own = { .whose = "own" };
+static struct pages foreign = { .whose = "foreign" };
+static struct pages anonymous = { .whose = "anonymous" };
+
+static __u64 now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1000000000ULL + t.tv_nsec;
+}
+
+static bool wanted(const char *row)
+{
+	size_t len = strlen(row);
+	const char *p;
+
+	if (!only)
+		return true;
+	for (p = only; (p = strstr(p, row)); p += len)
+		if ((p == only || p[-1] == ',') && (!p[len] || p[len] == ','))
+			return true;
+	return false;
+}
+
+/*
+ * Everything but the work itself is done between the repetitions, and the first
+ * one, which finds caches cold, does not count.
+ */
+struct work {
+	const char *row;
+	unsigned int times;
+	void (*before)(void *data);
+	void (*once)(void *data);
+	void (*after)(void *data);
+};
+
+static void measure(const struct work *work, unsigned int pages, const char *whose,
+		    void *data)
+{
+	unsigned int i, k;
+	__u64 start, time;
+
+	for (i = 0; i <= REPEAT; i++) {
+		if (work->before)
+			work->before(data);
+		if (i)
+			mark_begin();
+		start = now();
+		for (k = 0; k < work->times; k++)
+			work->once(data);
+		time = now() - start;
+		if (i)
+			mark_end();
+		if (work->after)
+			work->after(data);
+		if (i)
+			printf("%s\t%u\t%s\t%u\t%llu\n", work->row, pages, whose,
+			       work->times, (unsigned long long)time);
+	}
+	fflush(stdout);
+}
+
+/* ------------------------------------------------------------------ */
+/* Mapping */
+
+struct mapping {
+	const struct pages *pages;
+	struct ioctl_gntdev_map_grant_ref *op;
+	unsigned int count;
+	int fd;
+	char *addr;
+	int pipe[2];
+};
+
+static struct mapping mapping_of(const struct pages *pages, unsigned int count)
+{
+	struct mapping m = { .pages = pages, .count = count, .fd = gntdev_open() };
+	unsigned int i;
+
+	m.op = calloc(1, sizeof(*m.op) + count * sizeof(m.op->refs[0]));
+	if (!m.op)
+		err(2, "memory for %u grant references", count);
+	for (i = 0; i < count; i++) {
+		m.op->refs[i].domid = pages->g.domid;
+		m.op->refs[i].ref = pages->g.refs[i];
+	}
+	return m;
+}
+
+static void mapping_free(struct mapping *m)
+{
+	close(m->fd);
+	free(m->op);
+}
+
+/*
+ * Maps are made at the same place, where a page table begins.  A page behind
+ * keeps the table, and others keep those above it, whatever comes and goes.
+ */
+#define ARENA		((char *)0x200000000000)
+#define ARENA_PAGES	512
+
+static void reserve_arena(void)
+{
+	char *addr = mmap(ARENA + (ARENA_PAGES - 1) * PAGE, PAGE,
+			  PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS |
+			  MAP_POPULATE | MAP_FIXED_NOREPLACE, -1, 0);
+
+	if (addr == MAP_FAILED)
+		err(2, "mmap of the arena");
+}
+
+static void map(void *data)
+{
+	struct mapping *m = data;
+
+	m->op->count = m->count;
+	if (ioctl(m->fd, IOCTL_GNTDEV_MAP_GRANT_REF, m->op))
+		err(2, "IOCTL_GNTDEV_MAP_GRANT_REF of %u pages", m->count);
+	m->addr = mmap(m->count < ARENA_PAGES ? ARENA : NULL, m->count * PAGE,
+		       PROT_READ | PROT_WRITE, MAP_SHARED, m->fd, m->op->index);
+	if (m->addr == MAP_FAILED)
+		err(2, "mmap of %u granted pages", m->count);
+}
+
+static void unmap(void *data)
+{
+	struct mapping *m = data;
+
+	if (munmap(m->addr, m->count * PAGE))
+		err(2, "munmap");
+}
+
+static void forget(void *data)
+{
+	struct mapping *m = data;
+	struct ioctl_gntdev_unmap_grant_ref op = {
+		.index = m->op->index, .count = m->count,
+	};
+
+	if (ioctl(m->fd, IOCTL_GNTDEV_UNMAP_GRANT_REF, &op))
+		err(2, "IOCTL_GNTDEV_UNMAP_GRANT_REF");
+}
+
+static void cycle(void *data)
+{
+	map(data);
+	unmap(data);
+	forget(data);
+}
+
+static void measure_cycles(const char *row, const struct pages *pages,
+			   unsigned int count)
+{
+	struct mapping m = mapping_of(pages, count);
+	struct work work = { .row = row, .once = cycle };
+
+	/* Long enough for a clock tick not to matter. */
+	work.times = count > 400 ? 1 : 400 / count;
+	measure(&work, count, pages->whose, &m);
+	mapping_free(&m);
+}
+
+/* Maps that were made and are not mapped: the file has them in its list. */
+static void measure_many_maps(void)
+{
+	struct mapping m = mapping_of(&foreign, 11), one = mapping_of(&foreign, 1);
+	struct work work = { .row = "cycle-many-maps", .times = 40, .once = cycle };
+	unsigned int i;
+
+	close(one.fd);
+	one.fd = m.fd;
+	for (i = 0; i < MANY_MAPS; i++) {
+		one.op->count = 1;
+		if (ioctl(one.fd, IOCTL_GNTDEV_MAP_GRANT_REF, one.op))
+			err(2, "map number %u", i);
+	}
+	measure(&work, m.count, foreign.whose, &m);
+	mapping_free(&m);
+	free(one.op);
+}
+
+/* One page stays in a pipe. */
+static void map_and_pin(void *data)
+{
+	struct mapping *m = data;
+	struct iovec v = { .iov_len = PAGE };
+
+	map(m);
+	v.iov_base = m->addr + 100 * PAGE;
+	if (pipe(m->pipe) || vmsplice(m->pipe[1], &v, 1, 0) != (ssize_t)PAGE)
+		err(2, "vmsplice");
+}
+
+static void let_go(void *data)
+{
+	struct mapping *m = data;
+
+	close(m->pipe[0]);
+	close(m->pipe[1]);
+	forget(m);
+	usleep(100000);
+}
+
+static void measure_unmap(const struct pages *pages)
+{
+	struct work idle = { .row = "unmap", .times = 1,
+			     .before = map, .once = unmap, .after = forget };
+	struct work held = { .row = "unmap-one-held", .times = 1,
+			     .before = map_and_pin, .once = unmap, .after = let_go };
+	struct mapping m = mapping_of(pages, 256);
+
+	if (wanted(idle.row))
+		measure(&idle, m.count, pages->whose, &m);
+	if (wanted(held.row))
+		measure(&held, m.count, pages->whose, &m);
+	mapping_free(&m);
+}
+
+/* ------------------------------------------------------------------ */
+/* Memory that stays mapped */
+
+static char *memory_of(const struct pages *pages, unsigned int count)
+{
+	char *addr;
+
+	if (pages != &anonymous)
+		return grants_map(gntdev_open(), &pages->g, 0, count,
+				  PROT_READ | PROT_WRITE);
+	addr = mmap(NULL, count * PAGE, PROT_READ | PROT_WRITE,
+		    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (addr == MAP_FAILED)
+		err(1, "mmap of %u pages", count);
+	/* One huge page is pinned at once, which no set of grants can match. */
+	if (madvise(addr, count * PAGE, MADV_NOHUGEPAGE) && errno != EINVAL)
+		err(1, "MADV_NOHUGEPAGE");
+	memset(addr, 1, count * PAGE);
+	return addr;
+}
+
+/* mm/gup_test.h is no part of the kernel's user-space headers. */
+struct gup_test {
+	__u64 get_delta_usec;
+	__u64 put_delta_usec;
+	__u64 addr;
+	__u64 size;
+	__u32 nr_pages_per_call;
+	__u32 gup_flags;
+	__u32 test_flags;
+	__u32 which_pages[8];
+};
+
+#define PIN_FAST_BENCHMARK _IOWR('g', 2, struct gup_test)
+#define FOLL_WRITE 1
+
+struct pin {
+	int fd;
+	struct gup_test op;
+};
+
+static void pin(void *data)
+{
+	struct pin *p = data;
+	struct gup_test op = p->op;
+
+	if (ioctl(p->fd, PIN_FAST_BENCHMARK, &op) || op.size != p->op.size)
+		err(1, "PIN_FAST_BENCHMARK");
+}
+
+static void measure_pins(const struct pages *pages, unsigned int count)
+{
+	struct work work = { .row = "pin", .times = 200, .once = pin };
+	char *addr = memory_of(pages, count);
+	struct pin p = {
+		.fd = open("/sys/kernel/debug/gup_test", O_RDWR),
+		.op = {
+			.addr = (uintptr_t)addr,
+			.size = count * PAGE,
+			.nr_pages_per_call = count,
+			.gup_flags = FOLL_WRITE,
+		},
+	};
+
+	if (p.fd < 0)
+		err(1, "/sys/kernel/debug/gup_test");
+	measure(&work, count, pages->whose, &p);
+	close(p.fd);
+	munmap(addr, count * PAGE);
+}
+
+/* Reads the entries of ordinary pages, which takes one mfn_to_pfn() each. */
+struct pagemap {
+	int fd;
+	off_t where;
+	__u64 entry[PAGES_MAX];
+};
+
+static void read_pagemap(void *data)
+{
+	struct pagemap *p = data;
+
+	if (pread(p->fd, p->entry, sizeof(p->entry), p->where) != sizeof(p->entry))
+		err(1, "/proc/self/pagemap");
+}
+
+static void measure_pagemap(void)
+{
+	static struct pagemap p;
+	struct work work = { .row = "mfn-to-pfn", .times = 20, .once = read_pagemap };
+	char *addr = memory_of(&anonymous, PAGES_MAX);
+
+	p.fd = open("/proc/self/pagemap", O_RDONLY);
+	if (p.fd < 0)
+		err(1, "/proc/self/pagemap");
+	p.where = (uintptr_t)addr / PAGE * sizeof(p.entry[0]);
+	measure(&work, PAGES_MAX, anonymous.whose, &p);
+	close(p.fd);
+	munmap(addr, PAGES_MAX * PAGE);
+}
+
+/* ------------------------------------------------------------------ */
+/* I/O */
+
+struct io {
+	int disk;
+	bool write;
+	char *addr;
+	size_t len;
+	io_context_t aio;
+	struct io_uring ring;
+};
+
+static void by_libaio(void *data)
+{
+	struct io *io = data;
+	struct iocb cb, *list = &cb;
+	struct io_event event;
+
+	if (io->write)
+		io_prep_pwrite(&cb, io->disk, io->addr, io->len, 0);
+	else
+		io_prep_pread(&cb, io->disk, io->addr, io->len, 0);
+	if (io_submit(io->aio, 1, &list) != 1 ||
+	    io_getevents(io->aio, 1, 1, &event, NULL) != 1 ||
+	    event.res != io->len)
+		errx(1, "libaio: %s of %zu bytes", io->write ? "write" : "read", io->len);
+}
+
+static void by_io_uring(void *data)
+{
+	struct io *io = data;
+	struct io_uring_sqe *sqe = io_uring_get_sqe(&io->ring);
+	struct io_uring_cqe *cqe;
+
+	if (io->write)
+		io_uring_prep_write(sqe, io->disk, io->addr, io->len, 0);
+	else
+		io_uring_prep_read(sqe, io->disk, io->addr, io->len, 0);
+	if (io_uring_submit_and_wait(&io->ring, 1) != 1 ||
+	    io_uring_wait_cqe(&io->ring, &cqe) || cqe->res != (int)io->len)
+		errx(1, "io_uring: %s of %zu bytes", io->write ? "write" : "read", io->len);
+	io_uring_cqe_seen(&io->ring, cqe);
+}
+
+static void measure_io(const char *kind, const char *path, const struct pages *pages,
+		       unsigned int count)
+{
+	static struct io io;
+	char row[64];
+	int engine;
+
+	io.disk = open(path, O_RDWR | O_DIRECT);
+	if (io.disk < 0)
+		err(1, "%s", path);
+	io.addr = memory_of(pages, count);
+	io.len = count * PAGE;
+	if (io_setup(1, &io.aio) || io_uring_queue_init(1, &io.ring, 0))
+		errx(1, "libaio or io_uring");
+	for (engine = 0; engine < 2; engine++) {
+		for (int write = 1; write >= 0; write--) {
+			struct work work = { .row = row, .times = 100 };
+
+			work.once = engine ? by_io_uring : by_libaio;
+			io.write = write;
+			snprintf(row, sizeof(row), "%s-%s-%s", write ? "write" : "read",
+				 kind, engine ? "io_uring" : "libaio");
+			if (wanted(write ? "write" : "read") || wanted(row))
+				measure(&work, count, pages->whose, &io);
+		}
+	}
+	io_uring_queue_exit(&io.ring);
+	io_destroy(io.aio);
+	io.aio = NULL;
+	munmap(io.addr, io.len);
+	close(io.disk);
+}
+
+/* ------------------------------------------------------------------ */
+/* What a backend can do with a request: copy, map for it, or stay mapped */
+
+struct request {
+	struct mapping m;
+	struct ioctl_gntdev_grant_copy copy;
+	struct gntdev_grant_copy_segment *segments;
+	char *private;
+	int disk;
+};
+
+static void store(const struct request *r, const char *addr)
+{
+	size_t len = r->m.count * PAGE;
+
+	if (pwrite(r->disk, addr, len, 0) != (ssize_t)len)
+		err(1, "write of %zu bytes", len);
+}
+
+static void copy_and_store(void *data)
+{
+	struct request *r = data;
+
+	if (ioctl(r->m.fd, IOCTL_GNTDEV_GRANT_COPY, &r->copy))
+		err(1, "IOCTL_GNTDEV_GRANT_COPY");
+	store(r, r->private);
+}
+
+static void map_and_store(void *data)
+{
+	struct request *r = data;
+
+	map(&r->m);
+	store(r, r->m.addr);
+	unmap(&r->m);
+	forget(&r->m);
+}
+
+static void only_store(void *data)
+{
+	struct request *r = data;
+
+	store(r, r->m.addr);
+}
+
+static void measure_requests(unsigned int count)
+{
+	struct work copying = { .row = "request-copied", .once = copy_and_store };
+	struct work mapping = { .row = "request-mapped", .once = map_and_store };
+	struct work mapped = { .row = "request-stays-mapped", .once = only_store };
+	struct request r = {
+		.m = mapping_of(&foreign, count),
+		.private = memory_of(&anonymous, count),
+		.segments = calloc(count, sizeof(*r.segments)),
+		.disk = open("/dev/ram0", O_RDWR | O_DIRECT),
+	};
+	unsigned int i;
+
+	if (r.disk < 0 || !r.segments)
+		err(1, "/dev/ram0");
+	for (i = 0; i < count; i++) {
+		struct gntdev_grant_copy_segment *s = &r.segments[i];
+
+		s->source.foreign.ref = foreign.g.refs[i];
+		s->source.foreign.domid = foreign.g.domid;
+		s->dest.virt = r.private + i * PAGE;
+		s->len = PAGE;
+		s->flags = GNTCOPY_source_gref;
+	}
+	r.copy.count = count;
+	r.copy.segments = r.segments;
+	copying.times = mapping.times = mapped.times = 1 + 200 / count;
+	measure(&copying, count, foreign.whose, &r);
+	measure(&mapping, count, foreign.whose, &r);
+	map(&r.m);
+	measure(&mapped, count, foreign.whose, &r);
+	unmap(&r.m);
+	mapping_free(&r.m);
+	munmap(r.private, count * PAGE);
+	free(r.segments);
+	close(r.disk);
+}
+
+/* ------------------------------------------------------------------ */
+/* A system that grants nothing, and memory */
+
+static void shell(void *data)
+{
+	(void)data;
+	if (system("i=0; while [ $i -lt 30 ]; do i=$((i + 1)); ./busybox true; "
+		   "./busybox seq 200 | ./busybox sort -r | ./busybox md5sum >/dev/null; "
+		   "done"))
+		errx(1, "the shell");
+}
+
+static long free_kib(void)
+{
+	char line[128];
+	long kib = -1;
+	FILE *f = fopen("/proc/meminfo", "r");
+
+	while (f && fgets(line, sizeof(line), f))
+		if (sscanf(line, "MemFree: %ld", &kib) == 1)
+			break;
+	if (f)
+		fclose(f);
+	return kib;
+}
+
+/*
+ * Memory that goes when maps are made and mapped, without what only the first
+ * ones need: pages to map over, tables that stay.  In bytes per page, and not
+ * between marks.
+ */
+static void measure_memory(void)
+{
+	struct mapping m[30];
+	const unsigned int n = sizeof(m) / sizeof(m[0]);
+	unsigned int i, round;
+	long before, after;
+
+	for (round = 0; round < 4; round++) {
+		for (i = 0; i < n; i++)
+			m[i] = mapping_of(&foreign, PAGES_MAX);
+		sleep(1);
+		before = free_kib();
+		for (i = 0; i < n; i++)
+			map(&m[i]);
+		sleep(1);
+		after = free_kib();
+		for (i = 0; i < n; i++) {
+			unmap(&m[i]);
+			forget(&m[i]);
+			mapping_free(&m[i]);
+		}
+		/* Of this, 8 bytes are the user's page tables. */
+		if (round)
+			printf("memory\t%u\tforeign\t1\t%ld\n", PAGES_MAX,
+			       (before - after) * 1024 / (n * PAGES_MAX) - 8);
+	}
+}
+
+static void alloc_own(void)
+{
+	struct ioctl_gntalloc_alloc_gref *op;
+	int fd = open("/dev/xen/gntalloc", O_RDWR);
+	FILE *f = popen("xenstore-read domid", "r");
+
+	op = calloc(1, sizeof(*op) + PAGES_MAX * sizeof(op->gref_ids[0]));
+	if (fd < 0 || !op || !f || fscanf(f, "%u", &own.g.domid) != 1)
+		err(2, "/dev/xen/gntalloc, or this domain's number");
+	pclose(f);
+	op->domid = own.g.domid;
+	op->count = PAGES_MAX;
+	op->flags = GNTALLOC_FLAG_WRITABLE;
+	if (ioctl(fd, IOCTL_GNTALLOC_ALLOC_GREF, op))
+		err(2, "IOCTL_GNTALLOC_ALLOC_GREF");
+	own.g.count = PAGES_MAX;
+	own.g.refs = calloc(PAGES_MAX, sizeof(own.g.refs[0]));
+	for (unsigned int i = 0; i < PAGES_MAX; i++)
+		own.g.refs[i] = op->gref_ids[i];
+	free(op);
+}
+
+int main(int argc, char **argv)
+{
+	const struct pages *all[] = { &own, &foreign, &anonymous };
+	unsigned int i, k;
+	int opt;
+
+	while ((opt = getopt(argc, argv, "r:d:")) != -1) {
+		switch (opt) {
+		case 'r':
+			only = optarg;
+			break;
+		case 'd':
+			disk_path = optarg;
+			break;
+		default:
+			errx(2, "usage: bench [-r ROWS] [-d DISK] DOMID REF...");
+		}
+	}
+	foreign.g = parse_grants(argv + optind);
+	if (foreign.g.count < PAGES_MAX)
+		errx(2, "%u grants are needed", PAGES_MAX);
+	alloc_own();
+	reserve_arena();
+
+	for (i = 0; i < 2; i++)
+		for (k = 0; k < sizeof(sizes) / sizeof(sizes[0]); k++)
+			if (wanted("cycle"))
+				measure_cycles("cycle", all[i], sizes[k]);
+	if (wanted("cycle-many-maps"))
+		measure_many_maps();
+	measure_unmap(&foreign);
+	for (i = 0; i < 3; i++)
+		if (wanted("pin"))
+			measure_pins(all[i], 32);
+	if (wanted("mfn-to-pfn"))
+		measure_pagemap();
+	for (i = 1; i < 3; i++) {
+		for (k = 1; k <= 16; k += 15) {
+			measure_io("brd", "/dev/ram0", all[i], k);
+			if (disk_path)
+				measure_io("virtio", disk_path, all[i], k);
+		}
+	}
+	for (k = 0; k < 3; k++)
+		if (wanted("request"))
+			measure_requests(sizes[k]);
+	if (wanted("shell")) {
+		struct work work = { .row = "shell", .times = 1, .once = shell };
+
+		measure(&work, 0, "none", NULL);
+	}
+	if (wanted("memory"))
+		measure_memory();
+	return 0;
+}
