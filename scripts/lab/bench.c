@@ -4,8 +4,8 @@
  *
  *   bench [-r ROWS] [-d DISK] [-e ENTRIES] DOMID REF...
  *
- * Does each piece of work several times, between two marks that the plugin
- * count-insns.c sees, and prints a line for each time, in the order of the marks:
+ * Does each piece of work several times, between marks that the plugin
+ * count-insns.c sees, and prints a line for each time that a count is done:
  *
  *   ROW PAGES WHOSE TIMES NANOSECONDS
  *
@@ -68,8 +68,8 @@ static bool wanted(const char *row)
 }
 
 /*
- * Everything but the work itself is done between the repetitions, and the first
- * one, which finds caches cold, does not count.
+ * The first repetition, which finds caches cold, does not count.  Where something
+ * has to be done before or after the work, that does not count either.
  */
 struct work {
 	const char *row;
@@ -79,28 +79,40 @@ struct work {
 	void (*after)(void *data);
 };
 
+static __u64 work_between_marks(const struct work *work, unsigned int times, void *data)
+{
+	__u64 start, time;
+
+	if (work->before)
+		work->before(data);
+	mark_begin();
+	start = now();
+	while (times--)
+		work->once(data);
+	time = now() - start;
+	mark_end();
+	if (work->after)
+		work->after(data);
+	return time;
+}
+
 static void measure(const struct work *work, unsigned int pages, const char *whose,
 		    void *data)
 {
+	bool alone = work->before || work->after;
 	unsigned int i, k;
-	__u64 start, time;
+	__u64 time;
 
 	for (i = 0; i <= REPEAT; i++) {
-		if (work->before)
-			work->before(data);
-		if (i)
-			mark_begin();
-		start = now();
-		for (k = 0; k < work->times; k++)
-			work->once(data);
-		time = now() - start;
-		if (i)
-			mark_end();
-		if (work->after)
-			work->after(data);
-		if (i)
-			printf("%s\t%u\t%s\t%u\t%llu\n", work->row, pages, whose,
-			       work->times, (unsigned long long)time);
+		time = 0;
+		if (alone)
+			for (k = 0; k < work->times; k++)
+				time += work_between_marks(work, 1, data);
+		else
+			time = work_between_marks(work, work->times, data);
+		mark_done();
+		printf("%s\t%u\t%s\t%u\t%llu%s\n", work->row, pages, whose, work->times,
+		       (unsigned long long)time, i ? "" : "\twarm-up");
 	}
 	fflush(stdout);
 }
@@ -201,7 +213,7 @@ static void measure_cycles(const char *row, const struct pages *pages,
 	struct work work = { .row = row, .once = cycle };
 
 	/* Long enough for a clock tick not to matter. */
-	work.times = count > 400 ? 1 : 400 / count;
+	work.times = 1 + 2000 / count;
 	measure(&work, count, pages->whose, &m);
 	mapping_free(&m);
 }
@@ -210,7 +222,7 @@ static void measure_cycles(const char *row, const struct pages *pages,
 static void measure_many_maps(void)
 {
 	struct mapping m = mapping_of(&foreign, 11), one = mapping_of(&foreign, 1);
-	struct work work = { .row = "cycle-many-maps", .times = 40, .once = cycle };
+	struct work work = { .row = "cycle-many-maps", .times = 180, .once = cycle };
 	unsigned int i;
 
 	close(one.fd);
@@ -249,9 +261,9 @@ static void let_go(void *data)
 
 static void measure_unmap(const struct pages *pages)
 {
-	struct work idle = { .row = "unmap", .times = 1,
+	struct work idle = { .row = "unmap", .times = 8,
 			     .before = map, .once = unmap, .after = forget };
-	struct work held = { .row = "unmap-one-held", .times = 1,
+	struct work held = { .row = "unmap-one-held", .times = 8,
 			     .before = map_and_pin, .once = unmap, .after = let_go };
 	struct mapping m = mapping_of(pages, 256);
 
@@ -267,6 +279,7 @@ static void measure_unmap(const struct pages *pages)
 
 static char *memory_of(const struct pages *pages, unsigned int count)
 {
+	unsigned int i;
 	char *addr;
 
 	if (pages != &anonymous)
@@ -279,7 +292,9 @@ static char *memory_of(const struct pages *pages, unsigned int count)
 	/* One huge page is pinned at once, which no set of grants can match. */
 	if (madvise(addr, count * PAGE, MADV_NOHUGEPAGE) && errno != EINVAL)
 		err(1, "MADV_NOHUGEPAGE");
-	memset(addr, 1, count * PAGE);
+	/* Out of order: neighbours among the frames make fewer, longer segments. */
+	for (i = 0; i < count; i++)
+		memset(addr + (i * 7 + 3) % count * PAGE, 1, PAGE);
 	return addr;
 }
 
@@ -423,7 +438,7 @@ static void measure_io(const char *kind, const char *path, const struct pages *p
 		errx(1, "libaio or io_uring");
 	for (engine = 0; engine < 2; engine++) {
 		for (int write = 1; write >= 0; write--) {
-			struct work work = { .row = row, .times = 100 };
+			struct work work = { .row = row, .times = 1000 / count };
 
 			work.once = engine ? by_io_uring : by_libaio;
 			io.write = write;
@@ -511,7 +526,7 @@ static void measure_requests(unsigned int count)
 	}
 	r.copy.count = count;
 	r.copy.segments = r.segments;
-	copying.times = mapping.times = mapped.times = 1 + 200 / count;
+	copying.times = mapping.times = mapped.times = 1 + 1000 / count;
 	measure(&copying, count, foreign.whose, &r);
 	measure(&mapping, count, foreign.whose, &r);
 	map(&r.m);
@@ -535,28 +550,42 @@ static void shell(void *data)
 		errx(1, "the shell");
 }
 
-static long free_kib(void)
+/* The sum of the numbers that follow a word in a file. */
+static long sum_of(const char *path, const char *word)
 {
-	char line[128];
-	long kib = -1;
-	FILE *f = fopen("/proc/meminfo", "r");
+	char line[256];
+	long sum = 0, n;
+	FILE *f = fopen(path, "r");
+	char *p;
 
-	while (f && fgets(line, sizeof(line), f))
-		if (sscanf(line, "MemFree: %ld", &kib) == 1)
-			break;
-	if (f)
-		fclose(f);
-	return kib;
+	if (!f)
+		err(1, "%s", path);
+	while (fgets(line, sizeof(line), f)) {
+		p = line + strspn(line, " ");
+		if (!strncmp(p, word, strlen(word)) &&
+		    sscanf(p + strlen(word), "%ld", &n) == 1)
+			sum += n;
+	}
+	fclose(f);
+	return sum;
+}
+
+/* Bytes that nobody uses, be they on a CPU's list, but for user page tables. */
+static long free_bytes(void)
+{
+	sleep(1);
+	return (sum_of("/proc/zoneinfo", "nr_free_pages ") +
+		sum_of("/proc/zoneinfo", "count: ")) * PAGE +
+	       sum_of("/proc/meminfo", "PageTables:") * 1024;
 }
 
 /*
- * Memory that goes when maps are made and mapped, without what only the first
- * ones need: pages to map over, tables that stay.  In bytes per page, and not
- * between marks.
+ * Memory that goes when maps are made and mapped, in bytes per page, without what
+ * only the first ones need: pages to map over, tables that stay.  No marks here.
  */
 static void measure_memory(void)
 {
-	struct mapping m[30];
+	struct mapping m[60];
 	const unsigned int n = sizeof(m) / sizeof(m[0]);
 	unsigned int i, round;
 	long before, after;
@@ -564,21 +593,18 @@ static void measure_memory(void)
 	for (round = 0; round < 4; round++) {
 		for (i = 0; i < n; i++)
 			m[i] = mapping_of(&foreign, PAGES_MAX);
-		sleep(1);
-		before = free_kib();
+		before = free_bytes();
 		for (i = 0; i < n; i++)
 			map(&m[i]);
-		sleep(1);
-		after = free_kib();
+		after = free_bytes();
 		for (i = 0; i < n; i++) {
 			unmap(&m[i]);
 			forget(&m[i]);
 			mapping_free(&m[i]);
 		}
-		/* Of this, 8 bytes are the user's page tables. */
 		if (round)
 			printf("memory\t%u\tforeign\t1\t%ld\n", PAGES_MAX,
-			       (before - after) * 1024 / (n * PAGES_MAX) - 8);
+			       (before - after) / (n * PAGES_MAX));
 	}
 }
 

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * A plugin for QEMU's TCG that counts what runs between two marks.
+ * A plugin for QEMU's TCG that counts what runs between marks.
  *
  *   -plugin count-insns.so,out=FILE,symbols=FILE[,symbols=FILE...]
  *           [,calls=NAME...][,profile=on]
  *
  * A program in the guest sets marks with instructions that do nothing anywhere
- * else (see bench-marks.h).  For each pair of marks a line is written to out:
+ * else (see bench-marks.h).  What runs between "begin" and "end" is added up; at
+ * "done" a line with the sums is written to out:
  *
  *   USER KERNEL XEN CALLS...
  *
@@ -89,11 +90,16 @@ static int mode_of(uint64_t addr)
 /* ------------------------------------------------------------------ */
 /* Functions */
 
+struct count {
+	uint64_t now;	/* what the translated code adds to */
+	uint64_t sum;
+};
+
 struct function {
 	uint64_t addr;
 	const char *name;
-	uint64_t insns;
-	uint64_t calls;
+	struct count insns;
+	struct count calls;
 };
 
 #define CALLS_MAX 32
@@ -104,7 +110,7 @@ static const char *call_name[CALLS_MAX];
 static struct function *call[CALLS_MAX];
 static int nr_calls;
 
-static uint64_t insns[MODES];
+static struct count insns[MODES];
 static bool profile;
 static FILE *out;
 
@@ -191,18 +197,48 @@ static struct function *function_at(uint64_t addr)
 /* ------------------------------------------------------------------ */
 /* Marks and blocks */
 
-static void begin(unsigned int vcpu, void *data)
+static void for_each_count(void (*what)(struct count *count))
 {
 	size_t i;
 
+	for (i = 0; i < MODES; i++)
+		what(&insns[i]);
+	for (i = 0; i < nr_functions; i++) {
+		what(&functions[i].insns);
+		what(&functions[i].calls);
+	}
+}
+
+static void forget(struct count *count)
+{
+	count->now = 0;
+}
+
+static void add_up(struct count *count)
+{
+	count->sum += count->now;
+}
+
+static void start_anew(struct count *count)
+{
+	count->sum = 0;
+}
+
+static void begin(unsigned int vcpu, void *data)
+{
 	(void)vcpu;
 	(void)data;
-	memset(insns, 0, sizeof(insns));
-	for (i = 0; i < nr_functions; i++)
-		functions[i].insns = functions[i].calls = 0;
+	for_each_count(forget);
 }
 
 static void end(unsigned int vcpu, void *data)
+{
+	(void)vcpu;
+	(void)data;
+	for_each_count(add_up);
+}
+
+static void done(unsigned int vcpu, void *data)
 {
 	size_t i;
 	int k;
@@ -210,22 +246,22 @@ static void end(unsigned int vcpu, void *data)
 	(void)vcpu;
 	(void)data;
 	for (k = 0; k < MODES; k++)
-		fprintf(out, "%s%" PRIu64, k ? "\t" : "", insns[k]);
+		fprintf(out, "%s%" PRIu64, k ? "\t" : "", insns[k].sum);
 	for (k = 0; k < nr_calls; k++)
-		fprintf(out, "\t%" PRIu64, call[k]->calls);
+		fprintf(out, "\t%" PRIu64, call[k]->calls.sum);
 	fputc('\n', out);
 	for (i = 0; profile && i < nr_functions; i++)
-		if (functions[i].insns)
+		if (functions[i].insns.sum)
 			fprintf(out, "+\t%" PRIu64 "\t%" PRIu64 "\t%s\n",
-				functions[i].insns, functions[i].calls,
+				functions[i].insns.sum, functions[i].calls.sum,
 				functions[i].name);
 	fflush(out);
+	for_each_count(start_anew);
 }
 
 static void translated(uint64_t id, struct qemu_plugin_tb *tb)
 {
-	static const uint8_t mark_begin[] = { MARK_BYTES, MARK_BEGIN_BYTE };
-	static const uint8_t mark_end[] = { MARK_BYTES, MARK_END_BYTE };
+	static const uint8_t mark[] = { MARK_BYTES };
 	size_t i, n = qemu_plugin_tb_n_insns(tb);
 	uint64_t addr = qemu_plugin_tb_vaddr(tb);
 	int mode = mode_of(addr);
@@ -233,21 +269,19 @@ static void translated(uint64_t id, struct qemu_plugin_tb *tb)
 
 	(void)id;
 	qemu_plugin_register_vcpu_tb_exec_inline(tb, QEMU_PLUGIN_INLINE_ADD_U64,
-						 &insns[mode], n);
+						 &insns[mode].now, n);
 	if (mode == USER) {
 		for (i = 0; i < n; i++) {
 			struct qemu_plugin_insn *insn = qemu_plugin_tb_get_insn(tb, i);
-			const void *bytes = qemu_plugin_insn_data(insn);
-			void (*mark)(unsigned int vcpu, void *data) = NULL;
+			const uint8_t *bytes = qemu_plugin_insn_data(insn);
+			void (*what)(unsigned int vcpu, void *data);
 
-			if (qemu_plugin_insn_size(insn) != sizeof(mark_begin))
+			if (qemu_plugin_insn_size(insn) != sizeof(mark) + 1 ||
+			    memcmp(bytes, mark, sizeof(mark)))
 				continue;
-			if (!memcmp(bytes, mark_begin, sizeof(mark_begin)))
-				mark = begin;
-			if (!memcmp(bytes, mark_end, sizeof(mark_end)))
-				mark = end;
-			if (mark)
-				qemu_plugin_register_vcpu_insn_exec_cb(insn, mark,
+			what = bytes[sizeof(mark)] == MARK_BEGIN_BYTE ? begin :
+			       bytes[sizeof(mark)] == MARK_END_BYTE ? end : done;
+			qemu_plugin_register_vcpu_insn_exec_cb(insn, what,
 						QEMU_PLUGIN_CB_NO_REGS, NULL);
 		}
 		return;
@@ -256,10 +290,10 @@ static void translated(uint64_t id, struct qemu_plugin_tb *tb)
 	if (!function)
 		return;
 	qemu_plugin_register_vcpu_tb_exec_inline(tb, QEMU_PLUGIN_INLINE_ADD_U64,
-						 &function->insns, n);
+						 &function->insns.now, n);
 	if (function->addr == addr)
 		qemu_plugin_register_vcpu_tb_exec_inline(tb,
-				QEMU_PLUGIN_INLINE_ADD_U64, &function->calls, 1);
+				QEMU_PLUGIN_INLINE_ADD_U64, &function->calls.now, 1);
 }
 
 static const char *value_of(const char *arg, const char *name)
