@@ -404,7 +404,7 @@ static int gntdev_set_pte_op(pte_t *pte, unsigned long addr, void *data)
 
 	/* The machine address of a page table is looked up at its first PTE. */
 	if (!i || !offset_in_page(pte))
-		ops->maddr = virt_to_machine(pte).maddr;
+		ops->maddr = arbitrary_virt_to_machine(pte).maddr;
 	else
 		ops->maddr += sizeof(*pte);
 

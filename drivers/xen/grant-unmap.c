@@ -59,7 +59,7 @@
 /* Xen flushes the TLB once per so many unmap ops (GNTTAB_UNMAP_BATCH_SIZE). */
 #define UNMAP_BATCH_OPS		32
 /* Most pages take two ops each, and the batch lives on the stack. */
-#define UNMAP_BATCH_KMAPS	24
+#define UNMAP_BATCH_KMAPS	20
 
 /*
  * A page is looked at every WAIT_YOUNG_MS while it is new, since most I/O is

@@ -4,30 +4,27 @@
 
 /*
  * The marks that count-insns.c looks for: "nopl DISPLACEMENT(%rax)", which does
- * nothing on any machine, with a displacement that no compiler makes.
+ * nothing on any machine, with a displacement that no compiler makes.  The last
+ * byte tells which mark it is.
  */
-#define MARK_BYTES	0x0f, 0x1f, 0x80, 'X', 'e', 'n'
-#define MARK_BEGIN_BYTE	'b'
-#define MARK_END_BYTE	'e'
-#define MARK_DONE_BYTE	'd'
+#define MARK "\x0f\x1f\x80Xen"
 
-#define MARK_TEXT_(...)	#__VA_ARGS__
-#define MARK_TEXT(...)	MARK_TEXT_(__VA_ARGS__)
+#define MARK_ASM ".byte 0x0f, 0x1f, 0x80; .ascii \"Xen"
 
 /* What runs between begin and end is added up until done. */
 static inline void mark_begin(void)
 {
-	__asm__ volatile(".byte " MARK_TEXT(MARK_BYTES, MARK_BEGIN_BYTE) ::: "memory");
+	__asm__ volatile(MARK_ASM "b\"" ::: "memory");
 }
 
 static inline void mark_end(void)
 {
-	__asm__ volatile(".byte " MARK_TEXT(MARK_BYTES, MARK_END_BYTE) ::: "memory");
+	__asm__ volatile(MARK_ASM "e\"" ::: "memory");
 }
 
 static inline void mark_done(void)
 {
-	__asm__ volatile(".byte " MARK_TEXT(MARK_BYTES, MARK_DONE_BYTE) ::: "memory");
+	__asm__ volatile(MARK_ASM "d\"" ::: "memory");
 }
 
-#endif /* LAB_BENCH_MARKS_H */
+#endif

@@ -24,51 +24,20 @@
  * That is far below what interrupts make of it.  For one vCPU: no counter is
  * locked.
  *
- * Debian has no package with qemu-plugin.h; what is used of it is declared here.
  */
-#include <inttypes.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "bench-marks.h"
+#include "qemu-plugin.h"
 
-/* ------------------------------------------------------------------ */
-/* QEMU's interface for plugins, version 1 */
+/* So that QEMU finds them: everything else is hidden. */
+#define PLUGIN_EXPORT __attribute__((visibility("default")))
 
-struct qemu_plugin_tb;
-struct qemu_plugin_insn;
-
-typedef struct {
-	const char *target_name;
-	struct {
-		int min;
-		int cur;
-	} version;
-	bool system_emulation;
-	int smp_vcpus;
-	int max_vcpus;
-} qemu_info_t;
-
-enum { QEMU_PLUGIN_CB_NO_REGS };
-enum { QEMU_PLUGIN_INLINE_ADD_U64 };
-
-void qemu_plugin_register_vcpu_tb_trans_cb(uint64_t id,
-		void (*cb)(uint64_t id, struct qemu_plugin_tb *tb));
-void qemu_plugin_register_vcpu_tb_exec_inline(struct qemu_plugin_tb *tb, int op,
-					      void *ptr, uint64_t imm);
-void qemu_plugin_register_vcpu_insn_exec_cb(struct qemu_plugin_insn *insn,
-		void (*cb)(unsigned int vcpu, void *data), int flags, void *data);
-size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *tb);
-uint64_t qemu_plugin_tb_vaddr(const struct qemu_plugin_tb *tb);
-struct qemu_plugin_insn *qemu_plugin_tb_get_insn(const struct qemu_plugin_tb *tb,
-						 size_t index);
-const void *qemu_plugin_insn_data(const struct qemu_plugin_insn *insn);
-size_t qemu_plugin_insn_size(const struct qemu_plugin_insn *insn);
-
-__attribute__((visibility("default"))) int qemu_plugin_version = 1;
-int qemu_plugin_install(uint64_t id, const qemu_info_t *info, int argc, char **argv);
+PLUGIN_EXPORT int qemu_plugin_version = QEMU_PLUGIN_VERSION;
 
 /* ------------------------------------------------------------------ */
 /* Who runs, by address: Xen has a slot of 16 TiB for itself, see Xen's config.h */
@@ -126,14 +95,14 @@ static bool read_symbols(const char *path)
 	char line[512], type, name[400];
 	size_t room = nr_functions;
 	FILE *f = fopen(path, "r");
-	uint64_t addr;
+	unsigned long long addr;
 
 	if (!f) {
 		perror(path);
 		return false;
 	}
 	while (fgets(line, sizeof(line), f)) {
-		if (sscanf(line, "%" SCNx64 " %c %399s", &addr, &type, name) != 3 ||
+		if (sscanf(line, "%llx %c %399s", &addr, &type, name) != 3 ||
 		    !strchr("tTwW", type) || !(addr >> 63))
 			continue;
 		if (nr_functions == room) {
@@ -197,45 +166,46 @@ static struct function *function_at(uint64_t addr)
 /* ------------------------------------------------------------------ */
 /* Marks and blocks */
 
-static void for_each_count(void (*what)(struct count *count))
+enum what { FORGET, ADD_UP, START_ANEW };
+
+static void change_count(struct count *count, enum what what)
+{
+	if (what == ADD_UP)
+		count->sum += count->now;
+	else if (what == START_ANEW)
+		count->sum = 0;
+	count->now = 0;
+}
+
+static void change_counts(enum what what)
 {
 	size_t i;
 
 	for (i = 0; i < MODES; i++)
-		what(&insns[i]);
+		change_count(&insns[i], what);
 	for (i = 0; i < nr_functions; i++) {
-		what(&functions[i].insns);
-		what(&functions[i].calls);
+		change_count(&functions[i].insns, what);
+		change_count(&functions[i].calls, what);
 	}
-}
-
-static void forget(struct count *count)
-{
-	count->now = 0;
-}
-
-static void add_up(struct count *count)
-{
-	count->sum += count->now;
-}
-
-static void start_anew(struct count *count)
-{
-	count->sum = 0;
 }
 
 static void begin(unsigned int vcpu, void *data)
 {
 	(void)vcpu;
 	(void)data;
-	for_each_count(forget);
+	change_counts(FORGET);
 }
 
 static void end(unsigned int vcpu, void *data)
 {
 	(void)vcpu;
 	(void)data;
-	for_each_count(add_up);
+	change_counts(ADD_UP);
+}
+
+static unsigned long long to_print(uint64_t number)
+{
+	return number;
 }
 
 static void done(unsigned int vcpu, void *data)
@@ -246,67 +216,91 @@ static void done(unsigned int vcpu, void *data)
 	(void)vcpu;
 	(void)data;
 	for (k = 0; k < MODES; k++)
-		fprintf(out, "%s%" PRIu64, k ? "\t" : "", insns[k].sum);
+		fprintf(out, "%s%llu", k ? "\t" : "", to_print(insns[k].sum));
 	for (k = 0; k < nr_calls; k++)
-		fprintf(out, "\t%" PRIu64, call[k]->calls.sum);
+		fprintf(out, "\t%llu", to_print(call[k]->calls.sum));
 	fputc('\n', out);
 	for (i = 0; profile && i < nr_functions; i++)
 		if (functions[i].insns.sum)
-			fprintf(out, "+\t%" PRIu64 "\t%" PRIu64 "\t%s\n",
-				functions[i].insns.sum, functions[i].calls.sum,
+			fprintf(out, "+\t%llu\t%llu\t%s\n",
+				to_print(functions[i].insns.sum),
+				to_print(functions[i].calls.sum),
 				functions[i].name);
 	fflush(out);
-	for_each_count(start_anew);
+	change_counts(START_ANEW);
+}
+
+static void add_when_run(struct qemu_plugin_tb *tb, struct count *count, uint64_t n)
+{
+	qemu_plugin_register_vcpu_tb_exec_inline(tb, QEMU_PLUGIN_INLINE_ADD_U64,
+						 &count->now, n);
+}
+
+static void look_for_mark(struct qemu_plugin_insn *insn)
+{
+	static const char mark[] = MARK;
+	const uint8_t *bytes = qemu_plugin_insn_data(insn);
+	void (*what)(unsigned int vcpu, void *data) = done;
+
+	if (qemu_plugin_insn_size(insn) != sizeof(mark) ||
+	    memcmp(bytes, mark, sizeof(mark) - 1))
+		return;
+
+	if (bytes[sizeof(mark) - 1] == 'b')
+		what = begin;
+	if (bytes[sizeof(mark) - 1] == 'e')
+		what = end;
+	qemu_plugin_register_vcpu_insn_exec_cb(insn, what, QEMU_PLUGIN_CB_NO_REGS,
+					       NULL);
 }
 
 static void translated(uint64_t id, struct qemu_plugin_tb *tb)
 {
-	static const uint8_t mark[] = { MARK_BYTES };
 	size_t i, n = qemu_plugin_tb_n_insns(tb);
 	uint64_t addr = qemu_plugin_tb_vaddr(tb);
 	int mode = mode_of(addr);
 	struct function *function;
 
 	(void)id;
-	qemu_plugin_register_vcpu_tb_exec_inline(tb, QEMU_PLUGIN_INLINE_ADD_U64,
-						 &insns[mode].now, n);
+	add_when_run(tb, &insns[mode], n);
 	if (mode == USER) {
-		for (i = 0; i < n; i++) {
-			struct qemu_plugin_insn *insn = qemu_plugin_tb_get_insn(tb, i);
-			const uint8_t *bytes = qemu_plugin_insn_data(insn);
-			void (*what)(unsigned int vcpu, void *data);
-
-			if (qemu_plugin_insn_size(insn) != sizeof(mark) + 1 ||
-			    memcmp(bytes, mark, sizeof(mark)))
-				continue;
-			what = bytes[sizeof(mark)] == MARK_BEGIN_BYTE ? begin :
-			       bytes[sizeof(mark)] == MARK_END_BYTE ? end : done;
-			qemu_plugin_register_vcpu_insn_exec_cb(insn, what,
-						QEMU_PLUGIN_CB_NO_REGS, NULL);
-		}
+		for (i = 0; i < n; i++)
+			look_for_mark(qemu_plugin_tb_get_insn(tb, i));
 		return;
 	}
 	function = function_at(addr);
 	if (!function)
 		return;
-	qemu_plugin_register_vcpu_tb_exec_inline(tb, QEMU_PLUGIN_INLINE_ADD_U64,
-						 &function->insns.now, n);
+	add_when_run(tb, &function->insns, n);
 	if (function->addr == addr)
-		qemu_plugin_register_vcpu_tb_exec_inline(tb,
-				QEMU_PLUGIN_INLINE_ADD_U64, &function->calls.now, 1);
+		add_when_run(tb, &function->calls, 1);
 }
 
-static const char *value_of(const char *arg, const char *name)
+static bool argument(const char *name, const char *value)
 {
-	size_t len = strlen(name);
-
-	return !strncmp(arg, name, len) && arg[len] == '=' ? arg + len + 1 : NULL;
+	if (!strcmp(name, "symbols"))
+		return read_symbols(value);
+	if (!strcmp(name, "calls") && nr_calls < CALLS_MAX) {
+		call_name[nr_calls++] = value;
+		return true;
+	}
+	if (!strcmp(name, "profile")) {
+		profile = !strcmp(value, "on");
+		return true;
+	}
+	if (!strcmp(name, "out")) {
+		out = fopen(value, "w");
+		if (!out)
+			perror(value);
+		return out;
+	}
+	fprintf(stderr, "count-insns: what is %s?\n", name);
+	return false;
 }
 
-__attribute__((visibility("default")))
-int qemu_plugin_install(uint64_t id, const qemu_info_t *info, int argc, char **argv)
+PLUGIN_EXPORT int qemu_plugin_install(uint64_t id, const struct qemu_info *info,
+				      int argc, char **argv)
 {
-	const char *value;
 	int i;
 
 	if (!info->system_emulation || strcmp(info->target_name, "x86_64") ||
@@ -315,23 +309,13 @@ int qemu_plugin_install(uint64_t id, const qemu_info_t *info, int argc, char **a
 		return -1;
 	}
 	for (i = 0; i < argc; i++) {
-		if ((value = value_of(argv[i], "out"))) {
-			out = fopen(value, "w");
-			if (!out) {
-				perror(value);
-				return -1;
-			}
-		} else if ((value = value_of(argv[i], "symbols"))) {
-			if (!read_symbols(value))
-				return -1;
-		} else if ((value = value_of(argv[i], "calls")) && nr_calls < CALLS_MAX) {
-			call_name[nr_calls++] = strdup(value);
-		} else if ((value = value_of(argv[i], "profile"))) {
-			profile = !strcmp(value, "on");
-		} else {
-			fprintf(stderr, "count-insns: what is %s?\n", argv[i]);
+		char *name = strdup(argv[i]), *value = name ? strchr(name, '=') : NULL;
+
+		if (!value)
 			return -1;
-		}
+		*value++ = 0;
+		if (!argument(name, value))
+			return -1;
 	}
 	sort_functions();
 	if (!out || !find_calls()) {

@@ -12,8 +12,14 @@ CFLAGS := -std=gnu11 -O2 -Wall -Wextra -Werror
 LDFLAGS := -static
 
 programs: $(OUT)/aio-demo $(OUT)/pin-cost $(OUT)/reproduce
+bench: $(OUT)/bench $(OUT)/count-insns.so
 
-$(OUT)/aio-demo: LDLIBS := -laio -luring
+$(OUT)/aio-demo $(OUT)/bench: LDLIBS := -laio -luring
+$(OUT)/bench: $(SRC)bench-marks.h
+
+$(OUT)/count-insns.so: $(SRC)count-insns.c $(SRC)bench-marks.h $(SRC)qemu-plugin.h | $(OUT)
+	$(CC) $(CFLAGS) -fPIC -shared -fvisibility=hidden -o $@.new $<
+	mv $@.new $@
 
 $(OUT)/%: $(SRC)%.c $(SRC)grant-map.h $(lastword $(MAKEFILE_LIST)) | $(OUT)
 	$(CC) $(CFLAGS) $(LDFLAGS) -o $@.new $< $(LDLIBS)
@@ -22,4 +28,4 @@ $(OUT)/%: $(SRC)%.c $(SRC)grant-map.h $(lastword $(MAKEFILE_LIST)) | $(OUT)
 $(OUT):
 	mkdir -p $@
 
-.PHONY: programs
+.PHONY: programs bench

@@ -11,6 +11,7 @@
 #include <linux/interrupt.h>
 #include <linux/irq_work.h>
 #include <linux/mm.h>
+#include <linux/moduleparam.h>
 
 #include <xen/interface/xen.h>
 #include <xen/interface/memory.h>
@@ -21,6 +22,10 @@
 #include <asm/xen/page.h>
 
 #define NR_MANY	3000
+
+static unsigned int fill;
+module_param(fill, uint, 0444);
+MODULE_PARM_DESC(fill, "Leave so many entries behind, to measure with a full table (default: 0)");
 
 /* Frames which are not ours. */
 static unsigned long mfns[NR_MANY];
@@ -145,6 +150,16 @@ static void an_interrupt_can_look_an_override_up(struct kunit *test)
 	m2p_remove_override(some_mfn, 4711);
 }
 
+/* Upwards: Xen gives a domain frames from the other end. */
+static void m2p_override_test_fill(struct kunit_suite *suite)
+{
+	long mfn, max_mfn = HYPERVISOR_memory_op(XENMEM_maximum_ram_page, NULL);
+
+	for (mfn = 0; fill && mfn <= max_mfn; mfn++)
+		if (mfn_to_pfn(mfn) == ~0UL && !m2p_add_override(mfn, 4711))
+			fill--;
+}
+
 static struct kunit_case m2p_override_test_cases[] = {
 	KUNIT_CASE(a_frame_without_override_leads_to_no_page),
 	KUNIT_CASE(an_override_lasts_from_add_to_remove),
@@ -159,6 +174,7 @@ static struct kunit_case m2p_override_test_cases[] = {
 static struct kunit_suite m2p_override_test_suite = {
 	.name = "xen-m2p-override",
 	.init = m2p_override_test_init,
+	.suite_exit = m2p_override_test_fill,
 	.test_cases = m2p_override_test_cases,
 };
 

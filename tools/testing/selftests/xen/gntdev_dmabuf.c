@@ -118,6 +118,23 @@ TEST_F(dmabuf, it_outlives_the_file_of_gntdev)
 	s->fd = gntdev_open();
 }
 
+/* Its map once had an offset like any other's, and could be put there, too. */
+TEST_F(dmabuf, nobody_gets_at_its_map_by_an_offset)
+{
+	struct situation *s = &self->s;
+	int buf;
+
+	buf = export(s, s->g.ref, variant->flags);
+	ASSERT_LE(0, buf)
+		TH_LOG("%s", strerror(errno));
+	EXPECT_EQ(MAP_FAILED, mmap(NULL, NPAGES * PAGE, PROT_READ, MAP_SHARED, s->fd, 0));
+	EXPECT_EQ(EINVAL, errno);
+	EXPECT_EQ(-1, gntdev_del(s->fd, 0, NPAGES));
+	EXPECT_EQ(ENOENT, errno);
+	EXPECT_EQ(NPAGES * PAGE, lseek(buf, 0, SEEK_END));
+	EXPECT_EQ(0, close(buf));
+}
+
 TEST_F(dmabuf, a_bad_ref_maps_nothing)
 {
 	struct situation *s = &self->s;
