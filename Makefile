@@ -21,6 +21,8 @@ help:
 	@echo 'make soak HOURS=n   everything at once, for hours'
 	@echo 'make check-commits  build every commit of the series'
 	@echo 'make compare        the demo and the reproducers on series and stock side by side'
+	@echo 'make bench          what it costs, with the series and without: instructions, traps'
+	@echo 'make profile        in which functions [ROW="cycle 256 foreign" KERNEL=series]'
 	@echo 'make lint           shellcheck, checkpatch, sparse'
 	@echo 'make setup          install the Debian packages that are missing'
 	@echo 'make kernels        build the kernels series and stock'
@@ -83,6 +85,13 @@ fuzz:
 soak: kernel-series
 	@scripts/soak $(HOURS)
 
+bench: kernels
+	@scripts/bench
+
+ROW = cycle 256 foreign
+profile: kernels
+	@scripts/bench --profile $(ROW) $(KERNEL)
+
 check-stock: kernels
 	@scripts/check-stock $(TEST)
 
@@ -97,4 +106,4 @@ clean:
 
 .PHONY: help setup tree save series kernel-series kernels run compare check \
 	check-long check-debug check-kasan check-kcsan check-configs \
-	check-mutations coverage fuzz soak check-stock check-commits lint clean
+	check-mutations coverage fuzz soak bench profile check-stock check-commits lint clean
