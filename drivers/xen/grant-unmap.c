@@ -141,9 +141,9 @@ static void retire_kmap(struct gnttab_kmap *kmap, s16 status)
 {
 	struct xen_page_foreign *foreign = xen_page_foreign(kmap->page);
 
-	/* Pairs with unmap_page_table(), for which a PTE may be left to be cleared. */
 	if (kmap->state != GNTTAB_KMAP_USER)
 		kmap->user_pte = 0;
+	/* Pairs with unmap_page_table(), which looks at user_pte then. */
 	smp_store_release(&kmap->state, GNTTAB_KMAP_RETIRED);
 	atomic_inc(&nr_retired);
 	pr_err("Xen refused to unmap grant %u of domain %u (status %d): page retired\n",
@@ -337,12 +337,15 @@ static unsigned int unmap_page_table(struct gnttab_kmap *kmaps, unsigned int n,
 	 * whatever Xen thinks of that.
 	 */
 	if (unlikely(atomic_read(&nr_retired))) {
-		for (i = 0; i < n; i++)
-			if (smp_load_acquire(&kmaps[i].state) ==
-			    GNTTAB_KMAP_RETIRED && kmaps[i].user_pte) {
+		for (i = 0; i < n; i++) {
+			/* Pairs with retire_kmap(). */
+			u8 state = smp_load_acquire(&kmaps[i].state);
+
+			if (state == GNTTAB_KMAP_RETIRED && kmaps[i].user_pte) {
 				kmaps[i].user_pte = 0;
 				pte_clear(mm, addr + i * PAGE_SIZE, pte + i);
 			}
+		}
 	}
 
 	pte_unmap_unlock(pte, ptl);

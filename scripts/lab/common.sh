@@ -6,7 +6,7 @@
 #	ROOT	the project's root, from where the script lies
 #	BUILD	where everything made goes; the variable of that name overrides it
 #
-# and gives say, die, usage_error, number, scratch, step, need_space. A script sources this
+# and gives say, die, usage_error, number, svg_to_keep, scratch, step, need_space. A script sources this
 # first, so that what the caller's environment happens to hold (a make's
 # flags, a cross compiler, a git hook's repository) does not reach the
 # programs it runs.
@@ -62,6 +62,13 @@ number()
 	case $2 in
 	'' | *[!0-9]* | 0*) usage_error "$1 wants a number above 0, not '$2'" ;;
 	esac
+}
+
+# svg_to_keep FILE...: what gnuplot wrote, in the form that scripts/lint wants.
+svg_to_keep()
+{
+	sed -i -e 's/[[:space:]]*$//' \
+		-e '1a <!-- SPDX-License-Identifier: GPL-2.0-only -->' "$@"
 }
 
 _scratch=()
