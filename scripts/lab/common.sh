@@ -6,10 +6,10 @@
 #	ROOT	the project's root, from where the script lies
 #	BUILD	where everything made goes; the variable of that name overrides it
 #
-# and gives say, die, usage_error, number, svg_to_keep, scratch, step, need_space. A script sources this
-# first, so that what the caller's environment happens to hold (a make's
-# flags, a cross compiler, a git hook's repository) does not reach the
-# programs it runs.
+# and gives say, die, usage_error, number, svg_to_keep, scratch, step, need_space.
+# A script sources this first, so that what the caller's environment happens to
+# hold (a make's flags, a cross compiler, a git hook's repository) does not
+# reach the programs it runs.
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 BUILD=${BUILD:-$ROOT/build}
