@@ -338,7 +338,6 @@ static void gntdev_kmap_is_mapped(struct gnttab_kmap *kmap,
 				  const struct gnttab_map_grant_ref *op)
 {
 	kmap->handle = op->handle;
-	kmap->dev_bus_addr = op->flags & GNTMAP_device_map ? op->dev_bus_addr : 0;
 	WRITE_ONCE(kmap->state, GNTTAB_KMAP_MAPPED);
 }
 
@@ -412,14 +411,10 @@ static int gntdev_set_pte_op(pte_t *pte, unsigned long addr, void *data)
 			  map->flags | GNTMAP_application_map | GNTMAP_contains_pte,
 			  map->grants[i].ref, map->grants[i].domid);
 
-	/*
-	 * Without GNTMAP_device_map: dev_bus_addr tells the frame anyway, and
-	 * Xen needs no second reference for it.
-	 */
 	gnttab_set_map_op(&ops->kmap_ops[i],
 			  (unsigned long)
 				  pfn_to_kaddr(page_to_pfn(map->pages[i])),
-			  (map->flags & ~GNTMAP_device_map) | GNTMAP_host_map,
+			  map->flags | GNTMAP_host_map,
 			  map->grants[i].ref, map->grants[i].domid);
 	return 0;
 }

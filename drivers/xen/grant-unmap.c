@@ -157,8 +157,6 @@ static void retire_kmap(struct gnttab_kmap *kmap, s16 status)
  */
 static void batch_add(struct unmap_batch *batch, struct gnttab_kmap *kmap)
 {
-	struct gnttab_unmap_grant_ref *op;
-
 	if (kmap->state == GNTTAB_KMAP_USER)
 		gnttab_set_unmap_op(&batch->ops[batch->nr_ops++],
 				    kmap->user_pte, GNTMAP_contains_pte,
@@ -169,11 +167,9 @@ static void batch_add(struct unmap_batch *batch, struct gnttab_kmap *kmap)
 
 	if (!page_ref_count(kmap->page)) {
 		batch->idle |= BIT(batch->nr_kmaps);
-		op = &batch->ops[batch->nr_ops++];
-		gnttab_set_unmap_op(op, (unsigned long)
+		gnttab_set_unmap_op(&batch->ops[batch->nr_ops++], (unsigned long)
 				    pfn_to_kaddr(page_to_pfn(kmap->page)),
 				    0, kmap->handle);
-		op->dev_bus_addr = kmap->dev_bus_addr;
 	}
 
 	batch->kmaps[batch->nr_kmaps++] = kmap;

@@ -55,7 +55,6 @@ struct gnttab_kmap_owner {
  * @waiting: on a list of pages that somebody holds, while it waits
  * @user_pte: machine address of the user's PTE, while there is one, else 0
  * @user_handle: of the user's side, while there is one
- * @dev_bus_addr: for GNTMAP_device_map, else 0
  * @handle: of the kernel's side; for an auto-translated domain of the only one
  * @state: where the page is in its life
  * @looks: how often @waiting was in vain
@@ -73,7 +72,6 @@ struct gnttab_kmap {
 			grant_handle_t user_handle;
 		};
 	};
-	u64 dev_bus_addr;
 	grant_handle_t handle;
 	u8 state;
 	u8 looks;
