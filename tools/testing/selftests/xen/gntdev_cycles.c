@@ -12,9 +12,10 @@
  * How the test makes it happen
  *
  *   Each cycle maps four grants.  By turns it pins a page and drops the pin
- *   before or after the mapping goes, takes the mapping away in parts, drops
- *   it with MADV_DONTNEED, or has a bad reference in the batch.  A tenth of the
- *   cycles goes first, to fill the kernel's caches, then it counts.
+ *   before or after the mapping goes, takes the mapping away in parts, drops it
+ *   with MADV_DONTNEED, has a bad reference in the batch, or closes files of
+ *   which nothing was mapped.  A tenth of the cycles goes first, to fill the
+ *   kernel's caches, then it counts.
  *
  * What a failure means
  *
@@ -137,17 +138,32 @@ static bool same(const char *what, long before, long after, int worse,
 	return ok;
 }
 
+static int close_unmapped(domid_t domid, uint32_t *ref)
+{
+	uint64_t index;
+	int fd, i;
+
+	for (i = 0; i < 4; i++) {
+		fd = gntdev_open();
+		if (fd < 0 || gntdev_add(fd, domid, ref, EACH, &index) || close(fd))
+			return 9;
+	}
+	return 0;
+}
+
 static int cycle(int fd, struct grants *g, int i, char *want, char *buf)
 {
 	const uint32_t *from = g->ref + i % SETS * EACH;
 	char *page = want + i % SETS * EACH * PAGE;
 	struct iovec iov = { NULL, PAGE };
 	uint32_t ref[EACH];
-	int kind = i / SETS % 8, p[2];
+	int kind = i / SETS % 9, p[2];
 	uint64_t index;
 	char *addr;
 
 	memcpy(ref, from, sizeof(ref));
+	if (kind == 8)
+		return close_unmapped(g->domid, ref);
 	if (kind == 7)
 		ref[2] = 0x3fffff;
 	if (gntdev_add(fd, g->domid, ref, EACH, &index))
