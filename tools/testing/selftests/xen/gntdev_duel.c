@@ -18,6 +18,11 @@
  *   page's count is frozen and its PTE goes.  gntdev_race does much more at the
  *   same time, and so meets them too rarely.
  *
+ *   Before that memory to map over is asked for, first a page and then more than
+ *   fits below the frames of other domains, which are where this domain has a
+ *   hole.  So they are amid all the memory that has a struct page, and have none:
+ *   who takes such a frame for a pfn ends in a page fault.
+ *
  * What a failure means
  *
  *   Data that is lost, or another's: a page was taken hold of while it was on
@@ -37,6 +42,22 @@ static struct grants g;
 static char *window, *want, *got;
 static atomic_bool stop;
 static unsigned long maps, late, done;
+
+static bool surround_foreign_frames(void)
+{
+	const int many = 65536;
+	uint32_t *ref = calloc(many, sizeof(*ref));
+	int fd = gntdev_open();
+	uint64_t index;
+	bool done;
+
+	done = ref && fd >= 0 && !gntdev_add(fd, g.domid, ref, 1, &index) &&
+	       !gntdev_add(fd, g.domid, ref, many, &index);
+	free(ref);
+	if (fd >= 0)
+		close(fd);
+	return done;
+}
 
 /* Returns what went wrong, or NULL. */
 static void *mapper(void *arg)
@@ -103,6 +124,10 @@ int main(int argc, char **argv)
 	    grants_get(&g, strcmp(argv[2], "own") ? GRANTS_FOREIGN : GRANTS_OWN,
 		       NPAGES)) {
 		printf("not ok 1 duel.%s # no grants\n", argv[2]);
+		return 1;
+	}
+	if (!surround_foreign_frames()) {
+		printf("not ok 1 duel.%s # no memory to map over\n", argv[2]);
 		return 1;
 	}
 	want = pages_alloc(NPAGES);
