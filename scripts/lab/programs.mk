@@ -13,11 +13,12 @@ LDFLAGS := -static
 
 programs: $(OUT)/aio-demo $(OUT)/pin-cost $(OUT)/reproduce
 bench: $(OUT)/bench $(OUT)/count-insns.so
+delay: $(OUT)/delay-at.so
 
 $(OUT)/aio-demo $(OUT)/bench: LDLIBS := -laio -luring
 $(OUT)/bench: $(SRC)bench-marks.h
 
-$(OUT)/count-insns.so: $(SRC)count-insns.c $(SRC)bench-marks.h $(SRC)qemu-plugin.h | $(OUT)
+$(OUT)/%.so: $(SRC)%.c $(SRC)bench-marks.h $(SRC)qemu-plugin.h | $(OUT)
 	$(CC) $(CFLAGS) -fPIC -shared -fvisibility=hidden -o $@.new $<
 	mv $@.new $@
 
@@ -28,4 +29,4 @@ $(OUT)/%: $(SRC)%.c $(SRC)grant-map.h $(lastword $(MAKEFILE_LIST)) | $(OUT)
 $(OUT):
 	mkdir -p $@
 
-.PHONY: programs bench
+.PHONY: programs bench delay

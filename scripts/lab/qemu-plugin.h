@@ -3,7 +3,7 @@
 #define LAB_QEMU_PLUGIN_H
 
 /*
- * What count-insns.c uses of QEMU's interface for TCG plugins, version 1, as QEMU
+ * What the plugins here use of QEMU's interface for TCG plugins, version 1, as QEMU
  * documents it ("TCG Instruction Counting" and "QEMU TCG Plugins").  QEMU has a
  * header for it, which is in no package of Debian's.
  */
@@ -48,5 +48,6 @@ struct qemu_plugin_insn *qemu_plugin_tb_get_insn(const struct qemu_plugin_tb *tb
 						 size_t index);
 const void *qemu_plugin_insn_data(const struct qemu_plugin_insn *insn);
 size_t qemu_plugin_insn_size(const struct qemu_plugin_insn *insn);
+uint64_t qemu_plugin_insn_vaddr(const struct qemu_plugin_insn *insn);
 
 #endif
