@@ -46,6 +46,13 @@ static void visit_then(unsigned int vcpu, void *data)
 	usleep(us);
 }
 
+static void call_when_run(struct qemu_plugin_insn *insn,
+			  void (*call)(unsigned int vcpu, void *data))
+{
+	qemu_plugin_register_vcpu_insn_exec_cb(insn, call, QEMU_PLUGIN_CB_NO_REGS,
+					       NULL);
+}
+
 static void translated(uint64_t id, struct qemu_plugin_tb *tb)
 {
 	size_t i, n = qemu_plugin_tb_n_insns(tb);
@@ -55,10 +62,10 @@ static void translated(uint64_t id, struct qemu_plugin_tb *tb)
 		struct qemu_plugin_insn *insn = qemu_plugin_tb_get_insn(tb, i);
 		uint64_t addr = qemu_plugin_insn_vaddr(insn);
 
-		if (addr == at || addr == then)
-			qemu_plugin_register_vcpu_insn_exec_cb(insn,
-					addr == at ? visit : visit_then,
-					QEMU_PLUGIN_CB_NO_REGS, NULL);
+		if (addr == at)
+			call_when_run(insn, visit);
+		if (addr == then)
+			call_when_run(insn, visit_then);
 	}
 }
 
