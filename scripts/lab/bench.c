@@ -14,14 +14,13 @@
  * "foreign" ones are those of the command line, "anonymous" ones not granted at
  * all.  ROWS is a list of rows, with commas, instead of all.  DISK is written to.
  */
-#include "grant-map.h"
 #include "bench-marks.h"
+#include "measure.h"
 
 #include <libaio.h>
 #include <liburing.h>
 #include <stdbool.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <xen/gntalloc.h>
 
 /* Xen's; the kernel's header for user space takes it from there. */
@@ -49,14 +48,6 @@ struct pages {
 static struct pages own = { .whose = "own" };
 static struct pages foreign = { .whose = "foreign" };
 static struct pages anonymous = { .whose = "anonymous" };
-
-static __u64 now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * 1000000000ULL + t.tv_nsec;
-}
 
 static bool wanted(const char *row)
 {
@@ -283,33 +274,12 @@ static char *memory_of(const struct pages *pages, unsigned int count)
 	if (pages != &anonymous)
 		return grants_map(gntdev_open(), &pages->g, 0, count,
 				  PROT_READ | PROT_WRITE);
-	addr = mmap(NULL, count * PAGE, PROT_READ | PROT_WRITE,
-		    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (addr == MAP_FAILED)
-		err(1, "mmap of %u pages", count);
-	/* One huge page is pinned at once, which no set of grants can match. */
-	if (madvise(addr, count * PAGE, MADV_NOHUGEPAGE) && errno != EINVAL)
-		err(1, "MADV_NOHUGEPAGE");
+	addr = anonymous_pages(count);
 	/* Out of order: neighbours among the frames make fewer, longer segments. */
 	for (i = 0; i < count; i++)
 		memset(addr + (i * 7 + 3) % count * PAGE, 1, PAGE);
 	return addr;
 }
-
-/* mm/gup_test.h is no part of the kernel's user-space headers. */
-struct gup_test {
-	__u64 get_delta_usec;
-	__u64 put_delta_usec;
-	__u64 addr;
-	__u64 size;
-	__u32 nr_pages_per_call;
-	__u32 gup_flags;
-	__u32 test_flags;
-	__u32 which_pages[8];
-};
-
-#define PIN_FAST_BENCHMARK _IOWR('g', 2, struct gup_test)
-#define FOLL_WRITE 0x01	/* <linux/mm_types.h> */
 
 struct pin {
 	int fd;
@@ -330,7 +300,7 @@ static void measure_pins(const struct pages *pages, unsigned int count)
 	struct work work = { .row = "pin", .times = 200, .once = pin };
 	char *addr = memory_of(pages, count);
 	struct pin p = {
-		.fd = open("/sys/kernel/debug/gup_test", O_RDWR),
+		.fd = gup_open(),
 		.op = {
 			.addr = (uintptr_t)addr,
 			.size = count * PAGE,
@@ -339,8 +309,6 @@ static void measure_pins(const struct pages *pages, unsigned int count)
 		},
 	};
 
-	if (p.fd < 0)
-		err(1, "/sys/kernel/debug/gup_test");
 	measure(&work, count, pages->whose, &p);
 	close(p.fd);
 	munmap(addr, count * PAGE);

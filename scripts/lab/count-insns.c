@@ -34,9 +34,6 @@
 #include "bench-marks.h"
 #include "qemu-plugin.h"
 
-/* So that QEMU finds them: everything else is hidden. */
-#define PLUGIN_EXPORT __attribute__((visibility("default")))
-
 PLUGIN_EXPORT int qemu_plugin_version = QEMU_PLUGIN_VERSION;
 
 /* ------------------------------------------------------------------ */

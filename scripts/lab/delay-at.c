@@ -11,14 +11,9 @@
  */
 #include <stdatomic.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 #include "qemu-plugin.h"
-
-/* So that QEMU finds them: everything else is hidden. */
-#define PLUGIN_EXPORT __attribute__((visibility("default")))
 
 PLUGIN_EXPORT int qemu_plugin_version = QEMU_PLUGIN_VERSION;
 

@@ -13,26 +13,9 @@
  * gup_test tells microseconds, so that one call of it covers all the pages, in
  * batches, and thereby loses less than one thousandth.
  */
-#include "grant-map.h"
-#include <linux/types.h>
-#include <time.h>
+#include "measure.h"
 
 #define ROUNDS 7
-
-/* mm/gup_test.h is no part of the kernel's user-space headers. */
-struct gup_test {
-	__u64 get_delta_usec;
-	__u64 put_delta_usec;
-	__u64 addr;
-	__u64 size;
-	__u32 nr_pages_per_call;
-	__u32 gup_flags;
-	__u32 test_flags;
-	__u32 which_pages[8];
-};
-
-#define PIN_FAST_BENCHMARK _IOWR('g', 2, struct gup_test)
-#define FOLL_WRITE 1
 
 static int by_value(const void *a, const void *b)
 {
@@ -45,14 +28,6 @@ static double median(double *samples)
 {
 	qsort(samples, ROUNDS, sizeof(*samples), by_value);
 	return samples[ROUNDS / 2];
-}
-
-static __u64 now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * 1000000000ULL + t.tv_nsec;
 }
 
 static double cost_of_pin(int gup, void *addr, __u32 pages, __u32 batch)
@@ -95,20 +70,12 @@ int main(int argc, char **argv)
 	g = parse_grants(argv + 3);
 	if (!batch || g.count % batch)
 		errx(2, "%u pages are not a multiple of %u", g.count, batch);
-	gup = open("/sys/kernel/debug/gup_test", O_RDWR);
-	if (gup < 0)
-		err(1, "/sys/kernel/debug/gup_test");
+	gup = gup_open();
 	disk = open(argv[2], O_RDWR | O_DIRECT);
 	if (disk < 0)
 		err(1, "%s", argv[2]);
 
-	memory[0] = mmap(NULL, g.count * PAGE, PROT_READ | PROT_WRITE,
-			 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (memory[0] == MAP_FAILED)
-		err(1, "mmap of %u pages", g.count);
-	/* One huge page is pinned at once, which no set of grants can match. */
-	if (madvise(memory[0], g.count * PAGE, MADV_NOHUGEPAGE) && errno != EINVAL)
-		err(1, "MADV_NOHUGEPAGE");
+	memory[0] = anonymous_pages(g.count);
 	memset(memory[0], 1, g.count * PAGE);
 	memory[1] = grants_map(gntdev_open(), &g, 0, g.count, PROT_READ | PROT_WRITE);
 

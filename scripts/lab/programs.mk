@@ -22,7 +22,7 @@ $(OUT)/%.so: $(SRC)%.c $(SRC)bench-marks.h $(SRC)qemu-plugin.h | $(OUT)
 	$(CC) $(CFLAGS) -fPIC -shared -fvisibility=hidden -o $@.new $<
 	mv $@.new $@
 
-$(OUT)/%: $(SRC)%.c $(SRC)grant-map.h $(lastword $(MAKEFILE_LIST)) | $(OUT)
+$(OUT)/%: $(SRC)%.c $(SRC)grant-map.h $(SRC)measure.h $(lastword $(MAKEFILE_LIST)) | $(OUT)
 	$(CC) $(CFLAGS) $(LDFLAGS) -o $@.new $< $(LDLIBS)
 	mv $@.new $@
 

@@ -14,6 +14,9 @@
 
 #define QEMU_PLUGIN_VERSION	1
 
+/* So that QEMU finds it: everything else is hidden. */
+#define PLUGIN_EXPORT __attribute__((visibility("default")))
+
 /* A block of translated code, and an instruction in it. */
 struct qemu_plugin_tb;
 struct qemu_plugin_insn;
