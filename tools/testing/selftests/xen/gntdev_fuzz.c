@@ -1012,7 +1012,7 @@ static bool do_mmap_bad(struct thread *t)
 		flags = MAP_PRIVATE;
 		break;
 	case 2:
-		index += (1 + rnd(t, 1000)) << 24;
+		index += (1UL + rnd(t, 1000)) << 24;
 		break;
 	default:
 		index += 1 + rnd(t, PAGE - 1);
