@@ -22,8 +22,9 @@
  *   told, if it has asked for that, and the map is freed.
  *
  * Locks: priv->lock protects the tree of maps, and ->flags and ->notify of
- * each.  mmap_lock, held for writing, keeps everybody out while PTEs are made;
- * for what holds when they go see grant-unmap.c.
+ * each, which the notifier reads without it.  mmap_lock, held for writing,
+ * keeps everybody out while PTEs are made; for what holds when they go see
+ * grant-unmap.c.
  */
 
 #define pr_fmt(fmt) "xen:" KBUILD_MODNAME ": " fmt
@@ -286,12 +287,12 @@ struct gntdev_grant_map *gntdev_find_map_index(struct gntdev_priv *priv,
 /* Does what UNMAP_NOTIFY_CLEAR_BYTE asks for if the page is among those given. */
 static void gntdev_clear_byte(struct gntdev_grant_map *map, int offset, int pages)
 {
-	struct gntdev_unmap_notify *notify = &map->notify;
-	int pgno = notify->addr >> PAGE_SHIFT;
+	int byte = READ_ONCE(map->notify.addr);
+	int pgno = byte >> PAGE_SHIFT;
 	struct page *page;
 
-	if (!(notify->flags & UNMAP_NOTIFY_CLEAR_BYTE) ||
-	    (map->flags & GNTMAP_readonly) ||
+	if (!(READ_ONCE(map->notify.flags) & UNMAP_NOTIFY_CLEAR_BYTE) ||
+	    READ_ONCE(map->byte_cleared) || (map->flags & GNTMAP_readonly) ||
 	    pgno < offset || pgno >= offset + pages)
 		return;
 
@@ -307,8 +308,8 @@ static void gntdev_clear_byte(struct gntdev_grant_map *map, int offset, int page
 	if (PageForeign(page)) {
 		u8 *addr = pfn_to_kaddr(page_to_pfn(page));
 
-		addr[notify->addr & ~PAGE_MASK] = 0;
-		notify->flags &= ~UNMAP_NOTIFY_CLEAR_BYTE;
+		addr[byte & ~PAGE_MASK] = 0;
+		WRITE_ONCE(map->byte_cleared, true);
 	}
 	put_page(page);
 }
@@ -620,7 +621,7 @@ static int gntdev_map_vma_pv(struct gntdev_grant_map *map,
 
 /**
  * gntdev_is_unmapped - can a map be mapped, be it anew?
- * @map: the map, which nobody is about to map or unmap
+ * @map: the map, which nobody but the worker is about to map or unmap
  *
  * Return: true if none of its pages is mapped, waits or is retired.
  */
@@ -628,8 +629,9 @@ bool gntdev_is_unmapped(const struct gntdev_grant_map *map)
 {
 	int i;
 
+	/* Pairs with batch_unmap(), which is done with a page then. */
 	for (i = 0; i < map->count; i++)
-		if (READ_ONCE(map->kmaps[i].state) != GNTTAB_KMAP_NONE)
+		if (smp_load_acquire(&map->kmaps[i].state) != GNTTAB_KMAP_NONE)
 			return false;
 
 	return true;

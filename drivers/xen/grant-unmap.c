@@ -28,8 +28,7 @@
  * which it was.
  *
  * Locks, outermost first: mmap_lock (held by most callers of the notifier),
- * the lock of the user's page table, wait_lock, the lock of the M2P override.
- * The hypercall is made below the lock of the page table.  The slow path of
+ * the lock of the user's page table, wait_lock.  The hypercall is made below the lock of the page table.  The slow path of
  * get_user_pages() takes that lock, too, and warns about a page with a count
  * of 0; so it sees a page before it is frozen, or no PTE.
  */
@@ -66,7 +65,8 @@
  * over soon.  After WAIT_YOUNG_LOOKS in vain it is left to the slower round.
  * Each round looks at WAIT_PAGES_PER_ROUND pages at most, so the cost stays
  * bounded, and with it the time, however many pages wait: 10,000 old ones are
- * all seen within two seconds.
+ * all seen within two seconds.  The requests of backends grow old as well, but
+ * are all looked at: there are as many as their rings have room for.
  */
 #define WAIT_YOUNG_MS		5
 #define WAIT_OLD_MS		50
@@ -91,7 +91,8 @@ struct unmap_batch {
 static DEFINE_SPINLOCK(wait_lock);
 static LIST_HEAD(young_kmaps);
 static LIST_HEAD(old_kmaps);
-static LIST_HEAD(queued_refs);
+static LIST_HEAD(young_refs);
+static LIST_HEAD(old_refs);
 
 static struct workqueue_struct *unmap_wq;
 static void unmap_worker(struct work_struct *work);
@@ -214,9 +215,7 @@ static unsigned int batch_unmap(struct unmap_batch *batch)
 
 		if (status != GNTST_okay) {
 			retire_kmap(kmap, status);
-		} else if (idle) {
-			WRITE_ONCE(kmap->state, GNTTAB_KMAP_NONE);
-		} else {
+		} else if (!idle) {
 			wait_for_kmap(kmap);
 			continue;
 		}
@@ -235,6 +234,10 @@ static unsigned int batch_unmap(struct unmap_batch *batch)
 		 */
 		if (batch->frozen & BIT(i))
 			page_ref_unfreeze(kmap->page, 1);
+
+		/* Pairs with gntdev_is_unmapped(): it may be mapped anew. */
+		if (status == GNTST_okay)
+			smp_store_release(&kmap->state, GNTTAB_KMAP_NONE);
 
 		batch->kmaps[done++] = kmap;
 	}
@@ -493,24 +496,32 @@ static void unmap_refs(struct gntab_unmap_queue_data *item)
 		   item);
 }
 
-static void look_at_queued_refs(void)
+static void look_at_refs(struct list_head *list)
 {
 	struct gntab_unmap_queue_data *item, *tmp;
+	LIST_HEAD(young);
 	LIST_HEAD(look);
+	LIST_HEAD(old);
 
 	spin_lock_irq(&wait_lock);
-	list_splice_init(&queued_refs, &look);
+	list_splice_init(list, &look);
 	spin_unlock_irq(&wait_lock);
 
 	list_for_each_entry_safe(item, tmp, &look, list) {
-		if (refs_are_held(item))
-			continue;
-		list_del(&item->list);
-		unmap_refs(item);
+		if (!refs_are_held(item)) {
+			list_del(&item->list);
+			unmap_refs(item);
+		} else if (item->age < WAIT_YOUNG_LOOKS) {
+			item->age++;
+			list_move_tail(&item->list, &young);
+		} else {
+			list_move_tail(&item->list, &old);
+		}
 	}
 
 	spin_lock_irq(&wait_lock);
-	list_splice(&look, &queued_refs);
+	list_splice_tail(&young, &young_refs);
+	list_splice_tail(&old, &old_refs);
 	spin_unlock_irq(&wait_lock);
 }
 
@@ -519,17 +530,18 @@ static void unmap_worker(struct work_struct *work)
 	static unsigned long next_old_look = INITIAL_JIFFIES;
 	unsigned int delay = 0;
 
-	look_at_queued_refs();
+	look_at_refs(&young_refs);
 	look_at_kmaps(&young_kmaps);
 	if (time_after_eq(jiffies, next_old_look)) {
+		look_at_refs(&old_refs);
 		look_at_kmaps(&old_kmaps);
 		next_old_look = jiffies + msecs_to_jiffies(WAIT_OLD_MS);
 	}
 
 	spin_lock_irq(&wait_lock);
-	if (!list_empty(&young_kmaps) || !list_empty(&queued_refs))
+	if (!list_empty(&young_kmaps) || !list_empty(&young_refs))
 		delay = WAIT_YOUNG_MS;
-	else if (!list_empty(&old_kmaps))
+	else if (!list_empty(&old_kmaps) || !list_empty(&old_refs))
 		delay = WAIT_OLD_MS;
 	spin_unlock_irq(&wait_lock);
 
@@ -550,10 +562,13 @@ static void unmap_worker(struct work_struct *work)
  */
 void gnttab_unmap_refs_async(struct gntab_unmap_queue_data *item)
 {
-	if (refs_are_held(item))
-		wait_on(&item->list, &queued_refs);
-	else
+	if (!refs_are_held(item)) {
 		unmap_refs(item);
+		return;
+	}
+
+	item->age = 0;
+	wait_on(&item->list, &young_refs);
 }
 EXPORT_SYMBOL_GPL(gnttab_unmap_refs_async);
 

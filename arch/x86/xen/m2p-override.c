@@ -54,9 +54,13 @@
 #include <asm/xen/m2p-override.h>
 #include <asm/xen/page.h>
 
-static bool enable __ro_after_init = true;
+/*
+ * A page from the balloon can go back to the allocator, with a count made anew,
+ * while a lockless walker that saw its PTE long ago has just taken a reference.
+ */
+static bool enable __ro_after_init = IS_ENABLED(CONFIG_XEN_UNPOPULATED_ALLOC);
 module_param(enable, bool, 0444);
-MODULE_PARM_DESC(enable, "Let user mappings of granted pages take the fast path (default: on)");
+MODULE_PARM_DESC(enable, "Let user mappings of granted pages take the fast path (default: on with XEN_UNPOPULATED_ALLOC)");
 
 DEFINE_STATIC_KEY_FALSE(m2p_override_used);
 EXPORT_SYMBOL_GPL(m2p_override_used);
@@ -81,7 +85,8 @@ static atomic_long_t m2p_override_entries = ATOMIC_LONG_INIT(0);
  */
 void m2p_override_prepare(void)
 {
-	if (m2p_overrides && !static_key_enabled(&m2p_override_used))
+	/* Even if it is on: who else does that may be only half-way. */
+	if (m2p_overrides)
 		static_branch_enable(&m2p_override_used);
 }
 EXPORT_SYMBOL_GPL(m2p_override_prepare);
