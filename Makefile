@@ -8,7 +8,7 @@ MAKEFLAGS += --no-print-directory
 
 help:
 	@echo 'make run            build what is needed, boot it, run the demo: ends with a table'
-	@echo 'make check          build what is needed, run every test [TEST="NAME..."]'
+	@echo 'make check          build what is needed, run the tests [TEST="NAME..."]'
 	@echo 'make check-long     the tests that take long, too'
 	@echo 'make check-stock    the kernel tests on the stock kernel: which of them fail there'
 	@echo 'make check-debug    the tests on a kernel that checks itself (lockdep, DEBUG_VM, ...)'

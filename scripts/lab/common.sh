@@ -20,6 +20,8 @@ esac
 export BUILD
 
 export LC_ALL=C
+# modinfo and the like, which Debian keeps out of a user's path.
+PATH=$PATH:/usr/sbin:/sbin
 unset MAKEFLAGS MFLAGS MAKEOVERRIDES MAKELEVEL
 unset ARCH CROSS_COMPILE LLVM O V C W KBUILD_OUTPUT KCONFIG_CONFIG KCFLAGS
 unset GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE GIT_OBJECT_DIRECTORY GIT_PREFIX

@@ -43,5 +43,6 @@ fake_qemu()
 	} >"$TMP/fake-qemu"
 	chmod +x "$TMP/fake-qemu"
 	: >"$TMP/bzImage"
-	export QEMU=$TMP/fake-qemu DOM0_KERNEL=$TMP/bzImage
+	# Not where they would push out the consoles of real runs.
+	export QEMU=$TMP/fake-qemu DOM0_KERNEL=$TMP/bzImage RUNS=$TMP/runs
 }
