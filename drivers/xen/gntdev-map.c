@@ -629,8 +629,8 @@ bool gntdev_is_unmapped(const struct gntdev_grant_map *map)
 {
 	int i;
 
-	/* Pairs with batch_unmap(), which is done with a page then. */
 	for (i = 0; i < map->count; i++)
+		/* Pairs with batch_unmap(), which is done with the page then. */
 		if (smp_load_acquire(&map->kmaps[i].state) != GNTTAB_KMAP_NONE)
 			return false;
 

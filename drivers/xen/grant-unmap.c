@@ -28,9 +28,10 @@
  * which it was.
  *
  * Locks, outermost first: mmap_lock (held by most callers of the notifier),
- * the lock of the user's page table, wait_lock.  The hypercall is made below the lock of the page table.  The slow path of
- * get_user_pages() takes that lock, too, and warns about a page with a count
- * of 0; so it sees a page before it is frozen, or no PTE.
+ * the lock of the user's page table, wait_lock.  The hypercall is made below
+ * the lock of the page table.  The slow path of get_user_pages() takes that
+ * lock, too, and warns about a page with a count of 0; so it sees a page before
+ * it is frozen, or no PTE.
  */
 
 #define pr_fmt(fmt) "xen: " KBUILD_MODNAME ": " fmt
@@ -235,8 +236,8 @@ static unsigned int batch_unmap(struct unmap_batch *batch)
 		if (batch->frozen & BIT(i))
 			page_ref_unfreeze(kmap->page, 1);
 
-		/* Pairs with gntdev_is_unmapped(): it may be mapped anew. */
 		if (status == GNTST_okay)
+			/* Pairs with gntdev_is_unmapped(): to be mapped anew. */
 			smp_store_release(&kmap->state, GNTTAB_KMAP_NONE);
 
 		batch->kmaps[done++] = kmap;
