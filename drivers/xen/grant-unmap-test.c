@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * KUnit tests of how a backend's pages are unmapped while somebody holds them.
+ *
+ * They run at boot in dom0, which maps grants of its own.  A failure means that a
+ * backend's I/O could go on in memory that is another's by then, or that a guest
+ * never gets its pages back.
+ */
+
+#include <kunit/test.h>
+#include <linux/completion.h>
+#include <linux/delay.h>
+#include <linux/mm.h>
+#include <linux/slab.h>
+
+#include <xen/grant_table.h>
+#include <xen/page.h>
+#include <xen/xen.h>
+
+/* Longer than a page counts as young. */
+#define LONG_MS		300
+/* No promise, but more than the worker needs on any machine. */
+#define SOON_MS		5000
+
+/* A page that is granted, and mapped as another one. */
+struct mapping {
+	struct page *granted, *page;
+	grant_ref_t ref;
+	struct gnttab_unmap_grant_ref op;
+	struct gntab_unmap_queue_data item;
+	struct completion done;
+	int result;
+};
+
+static void mapping_is_unmapped(int result, struct gntab_unmap_queue_data *item)
+{
+	struct mapping *m = item->data;
+
+	m->result = result;
+	complete(&m->done);
+}
+
+static void map_page(struct kunit *test, struct mapping *m)
+{
+	struct gnttab_map_grant_ref op;
+	unsigned long addr;
+	int ref;
+
+	m->granted = alloc_page(GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, m->granted);
+	ref = gnttab_grant_foreign_access(0, xen_page_to_gfn(m->granted), 0);
+	KUNIT_ASSERT_GE(test, ref, 0);
+	m->ref = ref;
+
+	KUNIT_ASSERT_EQ(test, gnttab_alloc_pages(1, &m->page), 0);
+	addr = (unsigned long)pfn_to_kaddr(page_to_pfn(m->page));
+	gnttab_set_map_op(&op, addr, GNTMAP_host_map, m->ref, 0);
+	KUNIT_ASSERT_EQ(test, gnttab_map_refs(&op, NULL, &m->page, 1), 0);
+	KUNIT_ASSERT_EQ(test, op.status, GNTST_okay);
+
+	gnttab_set_unmap_op(&m->op, addr, GNTMAP_host_map, op.handle);
+	init_completion(&m->done);
+	m->item = (struct gntab_unmap_queue_data){
+		.data = m,
+		.done = mapping_is_unmapped,
+		.unmap_ops = &m->op,
+		.pages = &m->page,
+		.count = 1,
+	};
+}
+
+/* What is not unmapped by now can be neither freed nor waited for any longer. */
+static void expect_unmapped(struct kunit *test, struct mapping *m)
+{
+	unsigned long left;
+
+	left = wait_for_completion_timeout(&m->done, msecs_to_jiffies(SOON_MS));
+	KUNIT_ASSERT_NE_MSG(test, left, 0UL, "not unmapped after %d ms", SOON_MS);
+	KUNIT_EXPECT_EQ(test, m->result, 0);
+	KUNIT_EXPECT_EQ(test, page_count(m->page), 1);
+
+	gnttab_free_pages(1, &m->page);
+	gnttab_end_foreign_access(m->ref, m->granted);
+}
+
+static struct mapping *new_mapping(struct kunit *test)
+{
+	/* Not the test's memory: after a failure the worker still has it. */
+	struct mapping *m = kzalloc(sizeof(*m), GFP_KERNEL);
+
+	KUNIT_ASSERT_NOT_NULL(test, m);
+	map_page(test, m);
+
+	return m;
+}
+
+static void a_page_that_nobody_holds_is_unmapped_at_once(struct kunit *test)
+{
+	struct mapping *m = new_mapping(test);
+
+	gnttab_unmap_refs_async(&m->item);
+	KUNIT_EXPECT_TRUE(test, completion_done(&m->done));
+	expect_unmapped(test, m);
+	kfree(m);
+}
+
+static void held_for(struct kunit *test, unsigned int ms)
+{
+	struct mapping *m = new_mapping(test);
+
+	get_page(m->page);
+	gnttab_unmap_refs_async(&m->item);
+	msleep(ms);
+	KUNIT_EXPECT_FALSE(test, completion_done(&m->done));
+	/* It is mapped as long as it is held. */
+	KUNIT_EXPECT_TRUE(test, PageForeign(m->page));
+
+	put_page(m->page);
+	expect_unmapped(test, m);
+	kfree(m);
+}
+
+static void a_held_page_is_unmapped_when_it_is_let_go(struct kunit *test)
+{
+	held_for(test, 20);
+}
+
+static void a_page_held_for_long_is_unmapped_all_the_same(struct kunit *test)
+{
+	held_for(test, LONG_MS);
+}
+
+static void a_held_page_delays_no_other_request(struct kunit *test)
+{
+	struct mapping *held = new_mapping(test);
+	struct mapping *free = new_mapping(test);
+
+	get_page(held->page);
+	get_page(free->page);
+	gnttab_unmap_refs_async(&held->item);
+	gnttab_unmap_refs_async(&free->item);
+	msleep(LONG_MS);
+
+	put_page(free->page);
+	expect_unmapped(test, free);
+	KUNIT_EXPECT_FALSE(test, completion_done(&held->done));
+
+	put_page(held->page);
+	expect_unmapped(test, held);
+	kfree(held);
+	kfree(free);
+}
+
+static int grant_unmap_test_init(struct kunit *test)
+{
+	if (!xen_pv_domain() || !xen_initial_domain())
+		kunit_skip(test, "not dom0, or not a Xen PV domain");
+
+	return 0;
+}
+
+static struct kunit_case grant_unmap_test_cases[] = {
+	KUNIT_CASE(a_page_that_nobody_holds_is_unmapped_at_once),
+	KUNIT_CASE(a_held_page_is_unmapped_when_it_is_let_go),
+	KUNIT_CASE(a_page_held_for_long_is_unmapped_all_the_same),
+	KUNIT_CASE(a_held_page_delays_no_other_request),
+	{}
+};
+
+static struct kunit_suite grant_unmap_test_suite = {
+	.name = "xen-grant-unmap",
+	.init = grant_unmap_test_init,
+	.test_cases = grant_unmap_test_cases,
+};
+
+kunit_test_suite(grant_unmap_test_suite);
+
+MODULE_DESCRIPTION("KUnit tests of how Xen grants are unmapped");
+MODULE_LICENSE("GPL");
