@@ -43,6 +43,8 @@
 
 /* More than a life can have. */
 #define NTH_MAX		2000
+/* A page of page tables' tables leads to 1 GiB of addresses. */
+#define WINDOW_ROOM	(4UL << 30)
 /* For hundreds of lives, on a kernel that checks itself all the time. */
 #define LIVES_SECONDS	300
 /* Promptness is another test's concern. */
@@ -193,7 +195,7 @@ static bool step(struct lives *l, const char *what, bool ok)
 	return false;
 }
 
-/* Memory where there is room for all of it, with no mmap() during a life. */
+/* Addresses far from all others: each life has to make the page tables. */
 static char *window;
 
 /*
@@ -434,6 +436,67 @@ TEST_F_TIMEOUT(fault, a_kill_at_any_moment_leaves_nothing, LIVES_SECONDS)
 }
 
 /* ------------------------------------------------------------------ */
+/* Pages to map into.  More are added to the kernel's, 32,768 at a time. */
+
+#define SOME_PAGES	1000
+/* Two additions and more: one may have come too soon to be noticed. */
+#define MAPS_MAX	80
+/*
+ * As many steps of an addition are known to be the driver's, the range and the
+ * p2m.  Behind them is arch_add_memory(), which takes for granted that it gets
+ * its page tables.
+ */
+#define STEPS		8
+
+TEST(adding_pages_may_fail)
+{
+	struct ioctl_gntdev_map_grant_ref *op;
+	int fd, nth, used = NTH_MAX, left, ret, maps, failed = 0;
+
+	ASSERT_TRUE(faults_init() && no_faults());
+	nth = open("/proc/thread-self/fail-nth", O_RDWR | O_CLOEXEC);
+	ASSERT_LE(0, nth);
+	fd = gntdev_open();
+	ASSERT_LE(0, fd);
+	op = calloc(1, sizeof(*op) + SOME_PAGES * sizeof(op->refs[0]));
+	ASSERT_NE(NULL, op);
+	/* Not mapped, so that any grants do.  Touched, lest a page fault fails. */
+	memset(op->refs, 1, SOME_PAGES * sizeof(op->refs[0]));
+	op->count = SOME_PAGES;
+
+	/* By then an addition is the last step of a map.  One of two needs none. */
+	for (maps = 0; maps < 2; maps++) {
+		set_nth(nth, NTH_MAX);
+		ASSERT_EQ(0, ioctl(fd, IOCTL_GNTDEV_MAP_GRANT_REF, op));
+		if (used > NTH_MAX - get_nth(nth))
+			used = NTH_MAX - get_nth(nth);
+		set_nth(nth, 0);
+	}
+
+	for (maps = 0; maps < MAPS_MAX && failed < STEPS; maps++) {
+		set_nth(nth, used + failed + 1);
+		ret = ioctl(fd, IOCTL_GNTDEV_MAP_GRANT_REF, op);
+		left = get_nth(nth);
+		set_nth(nth, 0);
+		if (left) {
+			ASSERT_EQ(0, ret);
+			continue;
+		}
+		ASSERT_EQ(-1, ret);
+		ASSERT_EQ(ENOMEM, errno);
+		failed++;
+	}
+	EXPECT_EQ(STEPS, failed);
+	/* And it can be done all the same. */
+	EXPECT_EQ(0, ioctl(fd, IOCTL_GNTDEV_MAP_GRANT_REF, op));
+	printf("# %d faults tried\n", failed);
+
+	close(fd);
+	close(nth);
+	free(op);
+}
+
+/* ------------------------------------------------------------------ */
 /* Unmapping that Xen refuses.  Such a page costs its owner the grant, too. */
 
 FIXTURE(refused) {
@@ -594,8 +657,10 @@ int main(int argc, char **argv)
 {
 	if (pool_init(20 * NPAGES))
 		return KSFT_FAIL;
-	window = mmap(NULL, SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (window == MAP_FAILED)
+	window = mmap(NULL, WINDOW_ROOM, PROT_NONE,
+		      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (window == MAP_FAILED || munmap(window, WINDOW_ROOM))
 		return KSFT_FAIL;
+	window += WINDOW_ROOM / 2;
 	return test_harness_run(argc, argv);
 }
