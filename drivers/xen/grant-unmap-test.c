@@ -17,8 +17,8 @@
 #include <xen/page.h>
 #include <xen/xen.h>
 
-/* Longer than a page counts as young. */
-#define LONG_MS		300
+/* Longer than a page counts as young, be a jiffy 10 ms. */
+#define LONG_MS		1000
 /* No promise, but more than the worker needs on any machine. */
 #define SOON_MS		5000
 

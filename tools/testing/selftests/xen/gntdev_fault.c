@@ -439,8 +439,8 @@ TEST_F_TIMEOUT(fault, a_kill_at_any_moment_leaves_nothing, LIVES_SECONDS)
 /* Pages to map into.  More are added to the kernel's, 32,768 at a time. */
 
 #define SOME_PAGES	1000
-/* Two additions and more: one may have come too soon to be noticed. */
-#define MAPS_MAX	80
+/* More than as many additions take, since a fault need not make one fail. */
+#define MAPS_MAX	320
 /*
  * As many steps of an addition are known to be the driver's, the range and the
  * p2m.  Behind them is arch_add_memory(), which takes for granted that it gets
@@ -451,7 +451,7 @@ TEST_F_TIMEOUT(fault, a_kill_at_any_moment_leaves_nothing, LIVES_SECONDS)
 TEST(adding_pages_may_fail)
 {
 	struct ioctl_gntdev_map_grant_ref *op;
-	int fd, nth, used = NTH_MAX, left, ret, maps, failed = 0;
+	int fd, nth, used = NTH_MAX, left, ret, maps, tried = 0, failed = 0;
 
 	ASSERT_TRUE(faults_init() && no_faults());
 	nth = open("/proc/thread-self/fail-nth", O_RDWR | O_CLOEXEC);
@@ -473,23 +473,23 @@ TEST(adding_pages_may_fail)
 		set_nth(nth, 0);
 	}
 
-	for (maps = 0; maps < MAPS_MAX && failed < STEPS; maps++) {
-		set_nth(nth, used + failed + 1);
+	for (maps = 0; maps < MAPS_MAX && tried < STEPS; maps++) {
+		set_nth(nth, used + tried + 1);
 		ret = ioctl(fd, IOCTL_GNTDEV_MAP_GRANT_REF, op);
 		left = get_nth(nth);
 		set_nth(nth, 0);
-		if (left) {
-			ASSERT_EQ(0, ret);
-			continue;
+		if (ret) {
+			ASSERT_EQ(0, left);
+			ASSERT_EQ(ENOMEM, errno);
+			failed++;
 		}
-		ASSERT_EQ(-1, ret);
-		ASSERT_EQ(ENOMEM, errno);
-		failed++;
+		tried += !left;
 	}
-	EXPECT_EQ(STEPS, failed);
+	EXPECT_EQ(STEPS, tried);
+	EXPECT_LE(STEPS / 2, failed);
 	/* And it can be done all the same. */
 	EXPECT_EQ(0, ioctl(fd, IOCTL_GNTDEV_MAP_GRANT_REF, op));
-	printf("# %d faults tried\n", failed);
+	printf("# %d faults tried\n", tried);
 
 	close(fd);
 	close(nth);
