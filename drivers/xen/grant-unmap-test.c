@@ -40,12 +40,15 @@ static void mapping_is_unmapped(int result, struct gntab_unmap_queue_data *item)
 	complete(&m->done);
 }
 
-static void map_page(struct kunit *test, struct mapping *m)
+static struct mapping *new_mapping(struct kunit *test)
 {
+	/* Not the test's memory: after a failure the worker still has it. */
+	struct mapping *m = kzalloc(sizeof(*m), GFP_KERNEL);
 	struct gnttab_map_grant_ref op;
 	unsigned long addr;
 	int ref;
 
+	KUNIT_ASSERT_NOT_NULL(test, m);
 	m->granted = alloc_page(GFP_KERNEL);
 	KUNIT_ASSERT_NOT_NULL(test, m->granted);
 	ref = gnttab_grant_foreign_access(0, xen_page_to_gfn(m->granted), 0);
@@ -67,9 +70,11 @@ static void map_page(struct kunit *test, struct mapping *m)
 		.pages = &m->page,
 		.count = 1,
 	};
+
+	return m;
 }
 
-/* What is not unmapped by now can be neither freed nor waited for any longer. */
+/* The end of a mapping.  One that is not unmapped by now cannot be freed. */
 static void expect_unmapped(struct kunit *test, struct mapping *m)
 {
 	unsigned long left;
@@ -81,17 +86,7 @@ static void expect_unmapped(struct kunit *test, struct mapping *m)
 
 	gnttab_free_pages(1, &m->page);
 	gnttab_end_foreign_access(m->ref, m->granted);
-}
-
-static struct mapping *new_mapping(struct kunit *test)
-{
-	/* Not the test's memory: after a failure the worker still has it. */
-	struct mapping *m = kzalloc(sizeof(*m), GFP_KERNEL);
-
-	KUNIT_ASSERT_NOT_NULL(test, m);
-	map_page(test, m);
-
-	return m;
+	kfree(m);
 }
 
 static void a_page_that_nobody_holds_is_unmapped_at_once(struct kunit *test)
@@ -101,7 +96,6 @@ static void a_page_that_nobody_holds_is_unmapped_at_once(struct kunit *test)
 	gnttab_unmap_refs_async(&m->item);
 	KUNIT_EXPECT_TRUE(test, completion_done(&m->done));
 	expect_unmapped(test, m);
-	kfree(m);
 }
 
 static void held_for(struct kunit *test, unsigned int ms)
@@ -117,7 +111,6 @@ static void held_for(struct kunit *test, unsigned int ms)
 
 	put_page(m->page);
 	expect_unmapped(test, m);
-	kfree(m);
 }
 
 static void a_held_page_is_unmapped_when_it_is_let_go(struct kunit *test)
@@ -147,8 +140,6 @@ static void a_held_page_delays_no_other_request(struct kunit *test)
 
 	put_page(held->page);
 	expect_unmapped(test, held);
-	kfree(held);
-	kfree(free);
 }
 
 static int grant_unmap_test_init(struct kunit *test)

@@ -6,7 +6,8 @@
 #	ROOT	the project's root, from where the script lies
 #	BUILD	where everything made goes; the variable of that name overrides it
 #
-# and gives say, die, usage_error, number, svg_to_keep, scratch, step, need_space.
+# and gives say, die, usage_error, number, svg_to_keep, consoles_of, scratch, step,
+# need_space.
 # A script sources this first, so that what the caller's environment happens to
 # hold (a make's flags, a cross compiler, a git hook's repository) does not
 # reach the programs it runs.
@@ -71,6 +72,12 @@ svg_to_keep()
 {
 	sed -i -e 's/[[:space:]]*$//' \
 		-e '1a <!-- SPDX-License-Identifier: GPL-2.0-only -->' "$@"
+}
+
+# consoles_of LOG: the files with whole consoles that dom0-run has named there
+consoles_of()
+{
+	sed -n 's/^dom0-run: .*the whole console: //p' "$1"
 }
 
 _scratch=()

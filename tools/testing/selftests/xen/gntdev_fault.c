@@ -468,9 +468,10 @@ TEST(adding_pages_may_fail)
 	for (maps = 0; maps < 2; maps++) {
 		set_nth(nth, NTH_MAX);
 		ASSERT_EQ(0, ioctl(fd, IOCTL_GNTDEV_MAP_GRANT_REF, op));
-		if (used > NTH_MAX - get_nth(nth))
-			used = NTH_MAX - get_nth(nth);
+		left = get_nth(nth);
 		set_nth(nth, 0);
+		if (used > NTH_MAX - left)
+			used = NTH_MAX - left;
 	}
 
 	for (maps = 0; maps < MAPS_MAX && tried < STEPS; maps++) {
