@@ -2,12 +2,12 @@
 /*
  * A plugin for QEMU's TCG that makes a race easier to meet.
  *
- *   -plugin delay-at.so,at=ADDRESS,every=N,us=MICROSECONDS[,then=ADDRESS]
+ *   -plugin delay-at.so,at=ADDRESS,every=N,us=MICROSECONDS[,then=ADDRESS,times=T]
  *
  * Whenever a virtual CPU gets to the instruction at ADDRESS for the Nth time, it
- * stands still for so long, while the others go on; and the next time that it
- * gets to the second ADDRESS, once more.  That is for who has to answer an
- * interrupt in between before the others can go on.
+ * stands still for so long, while the others go on; and the next T times (one,
+ * without T) that it gets to the second ADDRESS, once more.  That is for who has to
+ * answer interrupts in between before the others can go on.
  */
 #include <stdatomic.h>
 #include <stdio.h>
@@ -19,9 +19,9 @@ PLUGIN_EXPORT int qemu_plugin_version = QEMU_PLUGIN_VERSION;
 
 #define VCPUS_MAX 64
 
-static unsigned long long at, then, every = 1, us;
+static unsigned long long at, then, every = 1, us, times = 1;
 static atomic_ullong visits;
-static bool armed[VCPUS_MAX];
+static unsigned long long stops_left[VCPUS_MAX];
 
 static void visit(unsigned int vcpu, void *data)
 {
@@ -29,15 +29,15 @@ static void visit(unsigned int vcpu, void *data)
 	if (atomic_fetch_add(&visits, 1) % every != every - 1)
 		return;
 	usleep(us);
-	armed[vcpu] = true;
+	stops_left[vcpu] = times;
 }
 
 static void visit_then(unsigned int vcpu, void *data)
 {
 	(void)data;
-	if (!armed[vcpu])
+	if (!stops_left[vcpu])
 		return;
-	armed[vcpu] = false;
+	stops_left[vcpu]--;
 	usleep(us);
 }
 
@@ -75,7 +75,8 @@ PLUGIN_EXPORT int qemu_plugin_install(uint64_t id, const struct qemu_info *info,
 		if (sscanf(argv[i], "at=%llx", &at) != 1 &&
 		    sscanf(argv[i], "then=%llx", &then) != 1 &&
 		    sscanf(argv[i], "every=%llu", &every) != 1 &&
-		    sscanf(argv[i], "us=%llu", &us) != 1) {
+		    sscanf(argv[i], "us=%llu", &us) != 1 &&
+		    sscanf(argv[i], "times=%llu", &times) != 1) {
 			fprintf(stderr, "delay-at: what is %s?\n", argv[i]);
 			return -1;
 		}

@@ -110,6 +110,7 @@ int main(int argc, char **argv)
 {
 	static void *(*const run[])(void *) = { mapper, splicer };
 	const char *why[ARRAY_SIZE(run)] = { NULL };
+	char *neighbour;
 	pthread_t thread[ARRAY_SIZE(run)];
 	bool good = true;
 	size_t i;
@@ -139,8 +140,19 @@ int main(int argc, char **argv)
 			return 1;
 		}
 	}
-	/* Where no library puts anything, so that holes stay holes. */
+	/*
+	 * Where no library puts anything, so that holes stay holes; with a
+	 * neighbour, for which the page table stays.  Another table would tell
+	 * get_user_pages() that a frame is back in its PTE by way of another page.
+	 */
 	window = (char *)0x100000000000UL;
+	neighbour = mmap(window + SIZE, PAGE, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_POPULATE,
+			 -1, 0);
+	if (neighbour == MAP_FAILED) {
+		printf("not ok 1 duel.%s # no neighbour\n", argv[2]);
+		return 1;
+	}
 
 	for (i = 0; i < ARRAY_SIZE(run); i++)
 		pthread_create(&thread[i], NULL, run[i], NULL);
