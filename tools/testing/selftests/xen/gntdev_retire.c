@@ -69,22 +69,6 @@ static int unmap_grant_refs(struct unmap_grant_ref *op, int n)
 	return ioctl(privcmd_fd(), TEST_PRIVCMD_HYPERCALL, &call);
 }
 
-/* The number of the page that is mapped at addr, or 0. */
-static uint64_t pfn_of(const char *addr)
-{
-	uint64_t entry = 0;
-	int fd;
-
-	fd = open("/proc/self/pagemap", O_RDONLY);
-	if (fd < 0)
-		return 0;
-	if (pread(fd, &entry, sizeof(entry), (uintptr_t)addr / PAGE * 8) !=
-	    sizeof(entry))
-		entry = 0;
-	close(fd);
-	return entry >> 63 ? entry & ((1ULL << 55) - 1) : 0;
-}
-
 /* Unmaps the kernel's side of a page without the kernel; 0 if it is gone. */
 static int unmap_behind_the_kernel(uint64_t pfn)
 {

@@ -153,6 +153,39 @@ static inline int write_string(const char *path, const char *text)
 	return n == len ? 0 : -1;
 }
 
+static inline bool read_entry(const char *path, uint64_t number, uint64_t *entry)
+{
+	ssize_t n;
+	int fd;
+
+	fd = open(path, O_RDONLY);
+	if (fd < 0)
+		return false;
+	n = pread(fd, entry, sizeof(*entry), number * sizeof(*entry));
+	close(fd);
+	return n == sizeof(*entry);
+}
+
+/* The number of the page that is mapped at addr, or 0. */
+static inline uint64_t pfn_of(const void *addr)
+{
+	uint64_t entry;
+
+	if (!read_entry("/proc/self/pagemap", (uintptr_t)addr / PAGE, &entry))
+		return 0;
+	return entry >> 63 ? entry & ((1ULL << 55) - 1) : 0;
+}
+
+/* Is the page that is mapped at addr marked dirty?  -1 if that cannot be known. */
+static inline int is_dirty(const void *addr)
+{
+	uint64_t pfn = pfn_of(addr), flags;
+
+	if (!pfn || !read_entry("/proc/kpageflags", pfn, &flags))
+		return -1;
+	return flags >> 4 & 1; /* KPF_DIRTY */
+}
+
 static inline long read_counter(const char *path)
 {
 	return getenv("XEN_TEST_NOT_ALONE") ? 0 : read_number(path);
@@ -612,24 +645,33 @@ static inline void grants_put(struct grants *g)
 	g->n = 0;
 }
 
+/* Of page i, to or from buf. */
+static inline void grant_copy_segment(struct gntdev_grant_copy_segment *seg,
+				      struct grants *g, int i, void *buf,
+				      bool write)
+{
+	*seg = (struct gntdev_grant_copy_segment){ .len = PAGE };
+	if (write) {
+		seg->flags = 2; /* GNTCOPY_dest_gref */
+		seg->source.virt = buf;
+		seg->dest.foreign.ref = g->ref[i];
+		seg->dest.foreign.domid = g->domid;
+	} else {
+		seg->flags = 1; /* GNTCOPY_source_gref */
+		seg->dest.virt = buf;
+		seg->source.foreign.ref = g->ref[i];
+		seg->source.foreign.domid = g->domid;
+	}
+}
+
 /* The owner's view of a page, made by Xen from no mapping of ours. */
 static inline int grant_copy(struct grants *g, int i, void *buf, bool write)
 {
-	struct gntdev_grant_copy_segment seg = { .len = PAGE };
+	struct gntdev_grant_copy_segment seg;
 	struct ioctl_gntdev_grant_copy op = { .count = 1, .segments = &seg };
 	int fd, ret;
 
-	if (write) {
-		seg.flags = 2; /* GNTCOPY_dest_gref */
-		seg.source.virt = buf;
-		seg.dest.foreign.ref = g->ref[i];
-		seg.dest.foreign.domid = g->domid;
-	} else {
-		seg.flags = 1; /* GNTCOPY_source_gref */
-		seg.dest.virt = buf;
-		seg.source.foreign.ref = g->ref[i];
-		seg.source.foreign.domid = g->domid;
-	}
+	grant_copy_segment(&seg, g, i, buf, write);
 	fd = open("/dev/xen/gntdev", O_RDWR | O_CLOEXEC);
 	if (fd < 0)
 		return -1;
