@@ -1421,59 +1421,65 @@ TEST_F(unmap, notify_cannot_clear_a_byte_it_may_not_write)
  * memory.  The page it writes to may have to be copied first, for which the
  * kernel takes the lock that mmap() of another thread holds while it looks for
  * its own map object.  Here it has to be copied each time: it is a private
- * page of a file, dropped before each call.
+ * page of a file, mapped anew.  And mmap() holds the lock for long before it
+ * looks, since it first clears what was mapped there.
  */
-struct ioctl_loop {
-	struct situation *s;
-	struct ioctl_gntdev_map_grant_ref *op;
-	bool stop;
+#define CLEARED_SIZE	(4096 * PAGE)
+
+struct slow_mmap {
+	int fd;
+	char *addr;
+	bool started;
 };
 
-static void *call_ioctl(void *arg)
+static void *mmap_slowly(void *arg)
 {
-	struct ioctl_loop *loop = arg;
+	struct slow_mmap *m = arg;
 
-	while (!__atomic_load_n(&loop->stop, __ATOMIC_RELAXED)) {
-		if (madvise(loop->op, PAGE, MADV_DONTNEED) ||
-		    ioctl(loop->s->fd, IOCTL_GNTDEV_MAP_GRANT_REF, loop->op) ||
-		    gntdev_del(loop->s->fd, loop->op->index, 1))
-			return "the ioctl failed";
-	}
-	return NULL;
+	__atomic_store_n(&m->started, true, __ATOMIC_RELEASE);
+	/* No map object has this place. */
+	return mmap(m->addr, CLEARED_SIZE, PROT_READ, MAP_SHARED | MAP_FIXED,
+		    m->fd, 1UL << 40);
 }
 
 TEST_F(unmap, the_map_ioctl_and_mmap_do_not_deadlock)
 {
 	struct situation *s = &self->s;
-	struct ioctl_gntdev_map_grant_ref op = {
+	const struct ioctl_gntdev_map_grant_ref want = {
 		.count = 1,
 		.refs = { { s->g.domid, s->g.ref[0] } },
 	};
-	struct ioctl_loop loop = { .s = s };
-	uint64_t start = now_us(), index;
+	struct slow_mmap m = { .fd = s->fd };
+	struct ioctl_gntdev_map_grant_ref *op;
 	pthread_t thread;
+	uint64_t start;
 	void *ret;
-	int file;
+	int file, i;
 
 	file = memfd_create("op", 0);
-	ASSERT_EQ(0, ftruncate(file, PAGE));
-	ASSERT_EQ(sizeof(op), pwrite(file, &op, sizeof(op), 0));
-	loop.op = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE, file,
-		       0);
-	ASSERT_NE(MAP_FAILED, loop.op);
-	ASSERT_EQ(0, pthread_create(&thread, NULL, call_ioctl, &loop));
-	while (now_us() - start < 500000) {
-		char *p = gntdev_map(s->fd, &s->g, 1, 1, PROT_READ, &index);
+	ASSERT_EQ(sizeof(want), write(file, &want, sizeof(want)));
+	for (i = 0; i < 10; i++) {
+		m.started = false;
+		m.addr = mmap(NULL, CLEARED_SIZE, PROT_READ | PROT_WRITE,
+			      MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+		ASSERT_NE(MAP_FAILED, m.addr);
+		op = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE, file, 0);
+		ASSERT_NE(MAP_FAILED, op);
+		/* The ioctl can read it at once. */
+		ASSERT_EQ(1, op->count);
 
-		ASSERT_NE(MAP_FAILED, p);
-		ASSERT_EQ(0, munmap(p, PAGE));
-		ASSERT_EQ(0, gntdev_del(s->fd, index, 1));
+		ASSERT_EQ(0, pthread_create(&thread, NULL, mmap_slowly, &m));
+		while (!__atomic_load_n(&m.started, __ATOMIC_ACQUIRE))
+			;
+		/* Somewhere amid what mmap() has to clear. */
+		for (start = now_us(); now_us() - start < i * 200;)
+			;
+		EXPECT_EQ(0, ioctl(s->fd, IOCTL_GNTDEV_MAP_GRANT_REF, op));
+		ASSERT_EQ(0, pthread_join(thread, &ret));
+		EXPECT_EQ(MAP_FAILED, ret);
+		EXPECT_EQ(0, gntdev_del(s->fd, op->index, 1));
+		munmap(op, PAGE);
 	}
-	__atomic_store_n(&loop.stop, true, __ATOMIC_RELAXED);
-	ASSERT_EQ(0, pthread_join(thread, &ret));
-	EXPECT_EQ(NULL, ret)
-		TH_LOG("%s", (char *)ret);
-	munmap(loop.op, PAGE);
 	close(file);
 }
 
