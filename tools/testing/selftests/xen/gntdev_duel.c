@@ -110,7 +110,6 @@ int main(int argc, char **argv)
 {
 	static void *(*const run[])(void *) = { mapper, splicer };
 	const char *why[ARRAY_SIZE(run)] = { NULL };
-	char *neighbour;
 	pthread_t thread[ARRAY_SIZE(run)];
 	bool good = true;
 	size_t i;
@@ -146,10 +145,9 @@ int main(int argc, char **argv)
 	 * get_user_pages() that a frame is back in its PTE by way of another page.
 	 */
 	window = (char *)0x100000000000UL;
-	neighbour = mmap(window + SIZE, PAGE, PROT_READ | PROT_WRITE,
-			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_POPULATE,
-			 -1, 0);
-	if (neighbour == MAP_FAILED) {
+	if (mmap(window + SIZE, PAGE, PROT_READ | PROT_WRITE,
+		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_POPULATE,
+		 -1, 0) == MAP_FAILED) {
 		printf("not ok 1 duel.%s # no neighbour\n", argv[2]);
 		return 1;
 	}

@@ -745,8 +745,6 @@ static bool do_events(struct thread *t)
 	return t->events >= 0;
 }
 
-#define COPY_SOURCE	1	/* GNTCOPY_source_gref */
-#define COPY_DEST	2	/* GNTCOPY_dest_gref */
 #define COPY_SEGMENTS	4
 
 static bool copied(const struct gntdev_grant_copy_segment *seg,
@@ -778,7 +776,7 @@ static bool do_copy(struct thread *t)
 		s->len = at ? len : PAGE;
 		page = some_page(t, way == 0);
 		want[i] = bytes_of(page);
-		s->flags = COPY_SOURCE;
+		s->flags = GNTCOPY_source_gref;
 		s->source.foreign.ref = page.ref;
 		s->source.foreign.domid = page.domid;
 		s->source.foreign.offset = at;
@@ -806,7 +804,7 @@ static bool do_copy(struct thread *t)
 		if (way < 3)
 			continue;
 		page = some_page(t, false);
-		s->flags |= COPY_DEST;
+		s->flags |= GNTCOPY_dest_gref;
 		s->dest.foreign.ref = page.ref;
 		s->dest.foreign.domid = page.domid;
 		s->dest.foreign.offset = at;
@@ -835,7 +833,7 @@ static bool do_copy_bad(struct thread *t)
 
 	for (i = 0; i < 2; i++) {
 		page = some_page(t, one_in(t, 2));
-		seg[i].flags = COPY_SOURCE;
+		seg[i].flags = GNTCOPY_source_gref;
 		seg[i].source.foreign.ref = page.ref;
 		seg[i].source.foreign.domid = page.domid;
 		seg[i].dest.virt = t->got + i * PAGE;
@@ -2065,7 +2063,7 @@ static bool setup_memory(void)
 	add->op.refs[0].ref = sources[0].ref[0];
 	seg = (void *)(read_only + PAGE / 2);
 	for (i = 0; i < 2; i++) {
-		seg[i].flags = COPY_SOURCE;
+		seg[i].flags = GNTCOPY_source_gref;
 		seg[i].source.foreign.domid = sources[0].domid;
 		seg[i].source.foreign.ref = sources[0].ref[0];
 		seg[i].dest.virt = loose_page;

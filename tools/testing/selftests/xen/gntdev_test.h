@@ -55,6 +55,12 @@ typedef uint16_t domid_t;
 #include <xen/gntalloc.h>
 #include <xen/gntdev.h>
 
+/* Xen's; the kernel's header for user space takes them from there. */
+#ifndef GNTCOPY_source_gref
+#define GNTCOPY_source_gref	0x01
+#define GNTCOPY_dest_gref	0x02
+#endif
+
 #define PAGE		4096UL
 #define POOL_MAX	1024
 #define DEBUGFS		"/sys/kernel/debug"
@@ -652,12 +658,12 @@ static inline void grant_copy_segment(struct gntdev_grant_copy_segment *seg,
 {
 	*seg = (struct gntdev_grant_copy_segment){ .len = PAGE };
 	if (write) {
-		seg->flags = 2; /* GNTCOPY_dest_gref */
+		seg->flags = GNTCOPY_dest_gref;
 		seg->source.virt = buf;
 		seg->dest.foreign.ref = g->ref[i];
 		seg->dest.foreign.domid = g->domid;
 	} else {
-		seg->flags = 1; /* GNTCOPY_source_gref */
+		seg->flags = GNTCOPY_source_gref;
 		seg->dest.virt = buf;
 		seg->source.foreign.ref = g->ref[i];
 		seg->source.foreign.domid = g->domid;
