@@ -401,6 +401,8 @@ static int gntdev_set_pte_op(pte_t *pte, unsigned long addr, void *data)
 	struct gntdev_pte_ops *ops = data;
 	struct gntdev_grant_map *map = ops->map;
 	unsigned int i = (addr - map->pages_vm_start) >> PAGE_SHIFT;
+	const struct ioctl_gntdev_grant_ref grant = map->grants[i];
+	u32 flags = map->flags;
 
 	/* The machine address of a page table is looked up at its first PTE. */
 	if (!i || !offset_in_page(pte))
@@ -409,14 +411,13 @@ static int gntdev_set_pte_op(pte_t *pte, unsigned long addr, void *data)
 		ops->maddr += sizeof(*pte);
 
 	gnttab_set_map_op(&ops->map_ops[i], ops->maddr,
-			  map->flags | GNTMAP_application_map | GNTMAP_contains_pte,
-			  map->grants[i].ref, map->grants[i].domid);
+			  flags | GNTMAP_application_map | GNTMAP_contains_pte,
+			  grant.ref, grant.domid);
 
 	gnttab_set_map_op(&ops->kmap_ops[i],
 			  (unsigned long)
 				  pfn_to_kaddr(page_to_pfn(map->pages[i])),
-			  map->flags | GNTMAP_host_map,
-			  map->grants[i].ref, map->grants[i].domid);
+			  flags | GNTMAP_host_map, grant.ref, grant.domid);
 	return 0;
 }
 

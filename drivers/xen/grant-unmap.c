@@ -159,16 +159,20 @@ static void retire_kmap(struct gnttab_kmap *kmap, s16 status)
  */
 static void batch_add(struct unmap_batch *batch, struct gnttab_kmap *kmap)
 {
+	u32 bit = BIT(batch->nr_kmaps);
+	bool frozen;
+
 	if (kmap->state == GNTTAB_KMAP_USER)
 		gnttab_set_unmap_op(&batch->ops[batch->nr_ops++],
 				    kmap->user_pte, GNTMAP_contains_pte,
 				    kmap->user_handle);
 
-	if (page_ref_freeze(kmap->page, 1))
-		batch->frozen |= BIT(batch->nr_kmaps);
+	frozen = page_ref_freeze(kmap->page, 1);
+	if (frozen)
+		batch->frozen |= bit;
 
-	if (!page_ref_count(kmap->page)) {
-		batch->idle |= BIT(batch->nr_kmaps);
+	if (frozen || !page_ref_count(kmap->page)) {
+		batch->idle |= bit;
 		gnttab_set_unmap_op(&batch->ops[batch->nr_ops++], (unsigned long)
 				    pfn_to_kaddr(page_to_pfn(kmap->page)),
 				    0, kmap->handle);

@@ -91,6 +91,21 @@ void m2p_override_prepare(void)
 }
 EXPORT_SYMBOL_GPL(m2p_override_prepare);
 
+static noinline u32 *m2p_override_new_leaf(unsigned long i)
+{
+	u32 *new, *leaf;
+
+	new = (u32 *)get_zeroed_page(GFP_KERNEL);
+	if (!new)
+		return NULL;
+
+	leaf = cmpxchg(&m2p_overrides[i], NULL, new);
+	if (leaf)
+		free_page((unsigned long)new);
+
+	return leaf ?: new;
+}
+
 /* The entry of a frame, or NULL if there is none or, without memory, none can be. */
 static __always_inline u32 *m2p_override_entry(unsigned long mfn, bool create)
 {
@@ -101,17 +116,8 @@ static __always_inline u32 *m2p_override_entry(unsigned long mfn, bool create)
 		return NULL;
 
 	leaf = READ_ONCE(m2p_overrides[i]);
-	if (!leaf && create) {
-		u32 *new = (u32 *)get_zeroed_page(GFP_KERNEL);
-
-		if (!new)
-			return NULL;
-		leaf = cmpxchg(&m2p_overrides[i], NULL, new);
-		if (leaf)
-			free_page((unsigned long)new);
-		else
-			leaf = new;
-	}
+	if (!leaf && create)
+		leaf = m2p_override_new_leaf(i);
 
 	return leaf ? &leaf[mfn % M2P_OVERRIDE_LEAF_ENTRIES] : NULL;
 }
