@@ -401,14 +401,17 @@ static int gntdev_set_pte_op(pte_t *pte, unsigned long addr, void *data)
 	struct gntdev_pte_ops *ops = data;
 	struct gntdev_grant_map *map = ops->map;
 	unsigned int i = (addr - map->pages_vm_start) >> PAGE_SHIFT;
-	const struct ioctl_gntdev_grant_ref grant = map->grants[i];
-	u32 flags = map->flags;
+	struct ioctl_gntdev_grant_ref grant;
+	u32 flags;
 
 	/* The machine address of a page table is looked up at its first PTE. */
 	if (!i || !offset_in_page(pte))
 		ops->maddr = arbitrary_virt_to_machine(pte).maddr;
 	else
 		ops->maddr += sizeof(*pte);
+
+	grant = map->grants[i];
+	flags = map->flags;
 
 	gnttab_set_map_op(&ops->map_ops[i], ops->maddr,
 			  flags | GNTMAP_application_map | GNTMAP_contains_pte,
