@@ -410,6 +410,7 @@ static int gntdev_set_pte_op(pte_t *pte, unsigned long addr, void *data)
 	else
 		ops->maddr += sizeof(*pte);
 
+	/* Not above: they would have to be kept across that call. */
 	grant = map->grants[i];
 	flags = map->flags;
 

@@ -91,6 +91,7 @@ void m2p_override_prepare(void)
 }
 EXPORT_SYMBOL_GPL(m2p_override_prepare);
 
+/* Out of line: it is rare, and every addition would save registers for it. */
 static noinline u32 *m2p_override_new_leaf(unsigned long i)
 {
 	u32 *new, *leaf;
