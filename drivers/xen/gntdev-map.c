@@ -29,6 +29,7 @@
 
 #define pr_fmt(fmt) "xen:" KBUILD_MODNAME ": " fmt
 
+#include <linux/atomic.h>
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/rbtree.h>
@@ -186,6 +187,7 @@ struct gntdev_grant_map *gntdev_alloc_map(struct gntdev_priv *priv, int count,
 		};
 	}
 
+	map->notify.addr = -1;
 	gnttab_kmap_init_owner(&map->owner, THIS_MODULE, gntdev_map_idle);
 	refcount_set(&map->users, 1);
 
@@ -291,8 +293,7 @@ static void gntdev_clear_byte(struct gntdev_grant_map *map, int offset, int page
 	int pgno = byte >> PAGE_SHIFT;
 	struct page *page;
 
-	if (!(READ_ONCE(map->notify.flags) & UNMAP_NOTIFY_CLEAR_BYTE) ||
-	    READ_ONCE(map->byte_cleared) || (map->flags & GNTMAP_readonly) ||
+	if (byte < 0 || (map->flags & GNTMAP_readonly) ||
 	    pgno < offset || pgno >= offset + pages)
 		return;
 
@@ -309,7 +310,8 @@ static void gntdev_clear_byte(struct gntdev_grant_map *map, int offset, int page
 		u8 *addr = pfn_to_kaddr(page_to_pfn(page));
 
 		addr[byte & ~PAGE_MASK] = 0;
-		WRITE_ONCE(map->byte_cleared, true);
+		/* Once, but another byte may have been asked for meanwhile. */
+		cmpxchg(&map->notify.addr, byte, -1);
 	}
 	put_page(page);
 }

@@ -532,15 +532,16 @@ static void look_at_refs(struct list_head *list)
 
 static void unmap_worker(struct work_struct *work)
 {
-	static unsigned long next_old_look = INITIAL_JIFFIES;
+	static unsigned long last_old_look = INITIAL_JIFFIES;
 	unsigned int delay = 0;
 
 	look_at_refs(&young_refs);
 	look_at_kmaps(&young_kmaps);
-	if (time_after_eq(jiffies, next_old_look)) {
+	/* Not a point in time: there can be weeks without work, and jiffies wrap. */
+	if (jiffies - last_old_look >= msecs_to_jiffies(WAIT_OLD_MS)) {
 		look_at_refs(&old_refs);
 		look_at_kmaps(&old_kmaps);
-		next_old_look = jiffies + msecs_to_jiffies(WAIT_OLD_MS);
+		last_old_look = jiffies;
 	}
 
 	spin_lock_irq(&wait_lock);

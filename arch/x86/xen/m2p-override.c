@@ -36,8 +36,6 @@
  * can fail, and then the PTE is special.
  */
 
-#define pr_fmt(fmt) "xen: " KBUILD_MODNAME ": " fmt
-
 #include <linux/atomic.h>
 #include <linux/debugfs.h>
 #include <linux/export.h>
@@ -54,13 +52,9 @@
 #include <asm/xen/m2p-override.h>
 #include <asm/xen/page.h>
 
-/*
- * A page from the balloon can go back to the allocator, with a count made anew,
- * while a lockless walker that saw its PTE long ago has just taken a reference.
- */
-static bool enable __ro_after_init = IS_ENABLED(CONFIG_XEN_UNPOPULATED_ALLOC);
+static bool enable __ro_after_init = true;
 module_param(enable, bool, 0444);
-MODULE_PARM_DESC(enable, "Let user mappings of granted pages take the fast path (default: on with XEN_UNPOPULATED_ALLOC)");
+MODULE_PARM_DESC(enable, "Let user mappings of granted pages take the fast path (always off without XEN_UNPOPULATED_ALLOC)");
 
 DEFINE_STATIC_KEY_FALSE(m2p_override_used);
 EXPORT_SYMBOL_GPL(m2p_override_used);
@@ -200,6 +194,13 @@ static int __init m2p_override_init(void)
 	debugfs_create_file("entries", 0400,
 			    debugfs_create_dir("xen-m2p-override", NULL),
 			    NULL, &m2p_override_entries_fops);
+	/*
+	 * A page from the balloon can go back to the allocator, with a count made
+	 * anew, while a lockless walker that saw its PTE long ago has just taken a
+	 * reference.
+	 */
+	if (!IS_ENABLED(CONFIG_XEN_UNPOPULATED_ALLOC))
+		enable = false;
 	if (!enable)
 		return 0;
 
