@@ -13,18 +13,20 @@
  *
  *   in a PV domain an MMU notifier over the mapped range unmaps grants before
  *   the core mm removes the PTEs.  What somebody holds stays mapped for the
- *   kernel, page by page (see grant-unmap.c);
+ *   kernel, page by page (see grant-unmap.c).  The notifier goes with the last
+ *   VMA: neither the addresses nor the mm are the map's any more;
  *
  *   in an auto-translated domain a user's PTEs are like those of any page of a
  *   driver.  The grants are unmapped when the last reference goes;
  *
  *   when there are no references and no mapped pages left, the other end is
- *   told, if it has asked for that, and the map is freed.
+ *   told, if it has asked for that, and an RCU grace period later the map is
+ *   freed.
  *
  * Locks: priv->lock protects the tree of maps, and ->flags and ->notify of
  * each, which the notifier reads without it.  mmap_lock, held for writing,
- * keeps everybody out while PTEs are made; for what holds when they go see
- * grant-unmap.c.
+ * keeps everybody out while PTEs are made.  Notifiers cannot rely on it; for what
+ * holds when PTEs go see grant-unmap.c.
  */
 
 #define pr_fmt(fmt) "xen:" KBUILD_MODNAME ": " fmt
@@ -103,14 +105,19 @@ static void gntdev_map_idle(struct gnttab_kmap_owner *owner)
 	struct gntdev_grant_map *map =
 		container_of(owner, struct gntdev_grant_map, owner);
 
-	if (map->notifier_init)
-		mmu_interval_notifier_remove(&map->notifier);
-
 	if (map->notify.flags & UNMAP_NOTIFY_SEND_EVENT) {
 		notify_remote_via_evtchn(map->notify.event);
 		evtchn_put(map->notify.event);
 	}
+}
 
+/* An RCU grace period later. */
+static void gntdev_map_free(struct gnttab_kmap_owner *owner)
+{
+	struct gntdev_grant_map *map =
+		container_of(owner, struct gntdev_grant_map, owner);
+
+	gnttab_kmap_release(map->kmaps, map->count);
 	gntdev_free_pages(map);
 	gntdev_free_map(map);
 }
@@ -188,7 +195,8 @@ struct gntdev_grant_map *gntdev_alloc_map(struct gntdev_priv *priv, int count,
 	}
 
 	map->notify.addr = -1;
-	gnttab_kmap_init_owner(&map->owner, THIS_MODULE, gntdev_map_idle);
+	gnttab_kmap_init_owner(&map->owner, THIS_MODULE, gntdev_map_idle,
+			       gntdev_map_free);
 	refcount_set(&map->users, 1);
 
 	return map;
@@ -286,34 +294,24 @@ struct gntdev_grant_map *gntdev_find_map_index(struct gntdev_priv *priv,
 	return map;
 }
 
-/* Does what UNMAP_NOTIFY_CLEAR_BYTE asks for if the page is among those given. */
-static void gntdev_clear_byte(struct gntdev_grant_map *map, int offset, int pages)
+/* The byte that UNMAP_NOTIFY_CLEAR_BYTE asks to clear, or a negative number. */
+static int gntdev_notify_byte(const struct gntdev_grant_map *map)
 {
-	int byte = READ_ONCE(map->notify.addr);
-	int pgno = byte >> PAGE_SHIFT;
-	struct page *page;
+	return map->flags & GNTMAP_readonly ? -1 : READ_ONCE(map->notify.addr);
+}
 
-	if (byte < 0 || (map->flags & GNTMAP_readonly) ||
-	    pgno < offset || pgno >= offset + pages)
-		return;
-
-	/*
-	 * The OOM reaper may be here at the same time as an exiting process
-	 * and unmap the page; not while it is held, and once it is not Foreign
-	 * any more that has been done.
-	 */
-	page = map->pages[pgno];
-	if (!get_page_unless_zero(page))
-		return;
-
-	if (PageForeign(page)) {
-		u8 *addr = pfn_to_kaddr(page_to_pfn(page));
-
-		addr[byte & ~PAGE_MASK] = 0;
-		/* Once, but another byte may have been asked for meanwhile. */
-		cmpxchg(&map->notify.addr, byte, -1);
-	}
-	put_page(page);
+/**
+ * gntdev_is_gone - was a page mapped for a user who has unmapped it?
+ * @map: the map
+ * @pgno: number of the page in the map
+ *
+ * Context: priv->lock is held.
+ * Return: true if there is, and will be, no user's side of the page.
+ */
+bool gntdev_is_gone(const struct gntdev_grant_map *map, unsigned int pgno)
+{
+	return atomic_read(&map->in_use) &&
+	       READ_ONCE(map->kmaps[pgno].state) > GNTTAB_KMAP_USER;
 }
 
 /**
@@ -329,14 +327,21 @@ void gntdev_put_map(struct gntdev_priv *priv, struct gntdev_grant_map *map)
 		return;
 
 	if (!gntdev_use_ptemod()) {
-		gntdev_clear_byte(map, 0, map->count);
+		int byte = gntdev_notify_byte(map);
+
+		if (byte >= 0 && map->kmaps[byte >> PAGE_SHIFT].state == GNTTAB_KMAP_MAPPED)
+			gnttab_kmap_clear_byte(&map->kmaps[byte >> PAGE_SHIFT],
+					       offset_in_page(byte));
 		gnttab_kmap_unmap(map->kmaps, map->count);
 	}
 
 	gnttab_kmap_put_owner(&map->owner, 1);
 }
 
-/* Of the pages that are mapped now, the owner is told once and for all of them. */
+/*
+ * The caller adds all pages to owner->live beforehand, since a mapped page can be
+ * unmapped, and taken off again, at any time.
+ */
 static void gntdev_kmap_is_mapped(struct gnttab_kmap *kmap,
 				  const struct gnttab_map_grant_ref *op)
 {
@@ -374,6 +379,7 @@ int gntdev_map_grant_pages(struct gntdev_grant_map *map)
 
 	err = gnttab_map_refs(ops, NULL, map->pages, map->count);
 
+	atomic_add(map->count, &map->owner.live);
 	for (i = 0; i < map->count; i++) {
 		if (ops[i].status == GNTST_okay) {
 			gntdev_kmap_is_mapped(&map->kmaps[i], &ops[i]);
@@ -382,7 +388,7 @@ int gntdev_map_grant_pages(struct gntdev_grant_map *map)
 			err = -EINVAL;
 		}
 	}
-	atomic_add(mapped, &map->owner.live);
+	atomic_sub(map->count - mapped, &map->owner.live);
 
 	if (err)
 		gnttab_kmap_unmap(map->kmaps, map->count);
@@ -427,6 +433,26 @@ static int gntdev_set_pte_op(pte_t *pte, unsigned long addr, void *data)
 	return 0;
 }
 
+/* Unmaps the user sides in a range of the map's addresses. */
+static void gntdev_unmap_user(struct gntdev_grant_map *map, unsigned long start,
+			      unsigned long end, bool may_sleep)
+{
+	int byte = gntdev_notify_byte(map);
+	unsigned long next;
+
+	for (; start < end; start = next) {
+		unsigned long offset = start - map->pages_vm_start;
+
+		next = pmd_addr_end(start, end);
+		gnttab_kmap_unmap_user(map->kmaps + (offset >> PAGE_SHIFT),
+				       (next - start) >> PAGE_SHIFT,
+				       map->notifier.mm, start,
+				       (long)byte - (long)offset);
+		if (may_sleep)
+			cond_resched();
+	}
+}
+
 /* Makes the PTEs of a VMA, and the mappings in the direct map that they nest in. */
 static int gntdev_map_ptes(struct gntdev_grant_map *map,
 			   struct vm_area_struct *vma)
@@ -448,6 +474,7 @@ static int gntdev_map_ptes(struct gntdev_grant_map *map,
 
 	err = gnttab_map_refs(ops.map_ops, ops.kmap_ops, map->pages, map->count);
 
+	atomic_add(map->count, &map->owner.live);
 	for (i = 0; i < map->count; i++) {
 		struct gnttab_kmap *kmap = &map->kmaps[i];
 
@@ -463,12 +490,11 @@ static int gntdev_map_ptes(struct gntdev_grant_map *map,
 		kmap->user_handle = ops.map_ops[i].handle;
 		WRITE_ONCE(kmap->state, GNTTAB_KMAP_USER);
 	}
-	atomic_add(mapped, &map->owner.live);
+	atomic_sub(map->count - mapped, &map->owner.live);
 
 	/* A PTE is left only if Xen did not take it back; it will be retired. */
 	if (err) {
-		gnttab_kmap_unmap_user(map->kmaps, vma->vm_mm, vma->vm_start,
-				       vma->vm_end);
+		gntdev_unmap_user(map, vma->vm_start, vma->vm_end, true);
 		gnttab_kmap_unmap(map->kmaps, map->count);
 	}
 
@@ -480,13 +506,6 @@ out:
 static void gntdev_vma_open(struct vm_area_struct *vma)
 {
 	struct gntdev_grant_map *map = vma->vm_private_data;
-
-	/*
-	 * Xen would refuse to let a child have the PTEs, even if MADV_DOFORK
-	 * has cleared VM_DONTCOPY.  The child gets an empty range.
-	 */
-	if (map->notifier_init && vma->vm_mm != map->notifier.mm)
-		vm_flags_set(vma, VM_WIPEONFORK);
 
 	refcount_inc(&map->users);
 }
@@ -518,9 +537,46 @@ static struct page *gntdev_vma_find_special_page(struct vm_area_struct *vma,
 	return i < map->count ? map->pages[i] : NULL;
 }
 
-static const struct vm_operations_struct gntdev_pv_vmops = {
+/* Of a child of fork() in a PV domain, whose range is empty. */
+static const struct vm_operations_struct gntdev_child_vmops = {
 	.open = gntdev_vma_open,
 	.close = gntdev_vma_close,
+	.mprotect = gntdev_vma_mprotect,
+};
+
+static void gntdev_pv_vma_open(struct vm_area_struct *vma)
+{
+	struct gntdev_grant_map *map = vma->vm_private_data;
+
+	gntdev_vma_open(vma);
+
+	/* The VMA that this is a copy of keeps the notifier in place. */
+	if (vma->vm_mm == map->notifier.mm) {
+		atomic_inc(&map->vmas);
+		return;
+	}
+
+	/*
+	 * Xen would refuse to let a child have the PTEs, even if MADV_DOFORK
+	 * has cleared VM_DONTCOPY.
+	 */
+	vm_flags_set(vma, VM_WIPEONFORK);
+	vma->vm_ops = &gntdev_child_vmops;
+}
+
+static void gntdev_pv_vma_close(struct vm_area_struct *vma)
+{
+	struct gntdev_grant_map *map = vma->vm_private_data;
+
+	if (atomic_dec_and_test(&map->vmas))
+		mmu_interval_notifier_remove(&map->notifier);
+
+	gntdev_vma_close(vma);
+}
+
+static const struct vm_operations_struct gntdev_pv_vmops = {
+	.open = gntdev_pv_vma_open,
+	.close = gntdev_pv_vma_close,
 	.mprotect = gntdev_vma_mprotect,
 	.find_special_page = gntdev_vma_find_special_page,
 };
@@ -540,7 +596,8 @@ static const struct vm_operations_struct gntdev_vmops = {
  */
 struct gntdev_grant_map *gntdev_map_of_vma(struct vm_area_struct *vma)
 {
-	if (vma->vm_ops != &gntdev_pv_vmops && vma->vm_ops != &gntdev_vmops)
+	if (vma->vm_ops != &gntdev_pv_vmops && vma->vm_ops != &gntdev_vmops &&
+	    vma->vm_ops != &gntdev_child_vmops)
 		return NULL;
 
 	return vma->vm_private_data;
@@ -571,19 +628,14 @@ static bool gntdev_invalidate(struct mmu_interval_notifier *mn,
 	unsigned long map_end = map->pages_vm_start +
 				((unsigned long)map->count << PAGE_SHIFT);
 	unsigned long start, end;
-	int offset;
 
 	if (!gntdev_event_unmaps(range->event))
 		return true;
 
 	start = max(range->start, map->pages_vm_start);
 	end = min(range->end, map_end);
-	if (start >= end)
-		return true;
 
-	offset = (start - map->pages_vm_start) >> PAGE_SHIFT;
-	gntdev_clear_byte(map, offset, (end - start) >> PAGE_SHIFT);
-	gnttab_kmap_unmap_user(map->kmaps + offset, mn->mm, start, end);
+	gntdev_unmap_user(map, start, end, mmu_notifier_range_blockable(range));
 
 	return true;
 }
@@ -615,13 +667,11 @@ static int gntdev_map_vma_pv(struct gntdev_grant_map *map,
 	 * miss the next one.
 	 */
 	mmu_interval_read_begin(&map->notifier);
-	map->notifier_init = true;
+	atomic_set(&map->vmas, 1);
 
 	err = gntdev_map_ptes(map, vma);
-	if (err) {
+	if (err)
 		mmu_interval_notifier_remove(&map->notifier);
-		map->notifier_init = false;
-	}
 
 	return err;
 }
@@ -636,10 +686,13 @@ bool gntdev_is_unmapped(const struct gntdev_grant_map *map)
 {
 	int i;
 
-	for (i = 0; i < map->count; i++)
+	for (i = 0; i < map->count; i++) {
 		/* Pairs with batch_unmap(), which is done with the page then. */
-		if (smp_load_acquire(&map->kmaps[i].state) != GNTTAB_KMAP_NONE)
+		u8 state = smp_load_acquire(&map->kmaps[i].state);
+
+		if (state != GNTTAB_KMAP_NONE && state != GNTTAB_KMAP_GONE)
 			return false;
+	}
 
 	return true;
 }
@@ -657,6 +710,13 @@ bool gntdev_is_unmapped(const struct gntdev_grant_map *map)
 int gntdev_map_vma(struct gntdev_grant_map *map, struct vm_area_struct *vma)
 {
 	int err;
+
+	/* Here, not when it failed: few programs try again. */
+	if (map->mmap_failed) {
+		synchronize_rcu();
+		gnttab_kmap_release(map->kmaps, map->count);
+		map->mmap_failed = false;
+	}
 
 	vma->vm_private_data = map;
 	vm_flags_set(vma, VM_DONTEXPAND | VM_DONTDUMP | VM_MIXEDMAP);

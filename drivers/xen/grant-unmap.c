@@ -8,9 +8,11 @@
  * nested in the kernel's side, which is made first and goes last:
  *
  *             map              unmap                  last holder lets go
- *   NONE ------------> MAPPED --------> WAITING -----------------------> NONE
- *                         |    both sides, if nobody holds the page       ^
- *                         `-----------------------------------------------'
+ *   NONE ------------> MAPPED --------> WAITING -----------------------> GONE
+ *    ^                    |    both sides, if nobody holds the page       ^ |
+ *    |                    `-----------------------------------------------' |
+ *    `----------------------------------------------------------------------'
+ *                        RCU grace period, release
  *
  * "Unmap" comes from an MMU notifier, before the core mm looks at the page
  * table, which therefore never meets a PTE of Xen's.  A page that somebody
@@ -22,13 +24,21 @@
  * nobody holds it, and nobody can take hold of it, as every lockless
  * get_user_pages_fast() does so by "increment unless 0".
  *
+ * An unmapped page is gone for its owner and for Xen, but its count stays frozen
+ * and its M2P override in place until an RCU grace period has passed.  A walker
+ * that read the PTE without a lock, before it was cleared, may still look up the
+ * frame.  It finds this page, a valid one that it cannot take hold of.  It can
+ * find another page only if that page maps the same frame by now, see
+ * m2p-override.c.
+ *
  * If Xen refuses to unmap a page, somebody else has unmapped it behind our
  * back or a handle went astray.  Nobody knows then what the page shows, so it
  * is retired, that is never given back to the allocator, and one line tells
- * which it was.
+ * which it was.  If its count is frozen it stays so.
  *
- * Locks, outermost first: mmap_lock (held by most callers of the notifier),
- * the lock of the user's page table, wait_lock.  The hypercall is made below
+ * Locks, outermost first: the lock of the user's page table, wait_lock.
+ * Notifiers are called with mmap_lock, a per-VMA lock or neither, so only the
+ * lock of the page table protects a page with a user side.  The hypercall is made below
  * the lock of the page table.  The slow path of get_user_pages() takes that
  * lock, too, and warns about a page with a count of 0; so it sees a page before
  * it is frozen, or no PTE.
@@ -145,7 +155,7 @@ static void retire_kmap(struct gnttab_kmap *kmap, s16 status)
 
 	if (kmap->state != GNTTAB_KMAP_USER)
 		kmap->user_pte = 0;
-	/* Pairs with unmap_page_table(), which looks at user_pte then. */
+	/* Pairs with gnttab_kmap_unmap_user(), which looks at user_pte then. */
 	smp_store_release(&kmap->state, GNTTAB_KMAP_RETIRED);
 	atomic_inc(&nr_retired);
 	pr_err("Xen refused to unmap grant %u of domain %u (status %d): page retired\n",
@@ -223,6 +233,9 @@ static unsigned int batch_unmap(struct unmap_batch *batch)
 		} else if (!idle) {
 			wait_for_kmap(kmap);
 			continue;
+		} else {
+			kmap->gfn = pfn_to_gfn(page_to_pfn(kmap->page));
+			kmap->frozen = batch->frozen & BIT(i);
 		}
 
 		if (idle) {
@@ -233,16 +246,9 @@ static unsigned int batch_unmap(struct unmap_batch *batch)
 			op++;
 		}
 
-		/*
-		 * No MFN leads to the page any more: p2m and override are gone.
-		 * Only now may it be grabbed again.
-		 */
-		if (batch->frozen & BIT(i))
-			page_ref_unfreeze(kmap->page, 1);
-
 		if (status == GNTST_okay)
 			/* Pairs with gntdev_is_unmapped(): to be mapped anew. */
-			smp_store_release(&kmap->state, GNTTAB_KMAP_NONE);
+			smp_store_release(&kmap->state, GNTTAB_KMAP_GONE);
 
 		batch->kmaps[done++] = kmap;
 	}
@@ -252,24 +258,42 @@ static unsigned int batch_unmap(struct unmap_batch *batch)
 	return done;
 }
 
-static void owner_is_idle(struct gnttab_kmap_owner *owner)
+static void owner_free_work(struct work_struct *work)
 {
+	struct gnttab_kmap_owner *owner =
+		container_of(to_rcu_work(work), struct gnttab_kmap_owner, rwork);
 	struct module *module = owner->module;
 
-	owner->idle(owner);
+	owner->free(owner);
 	module_put(module);
+}
+
+static void owner_is_idle(struct gnttab_kmap_owner *owner)
+{
+	owner->idle(owner);
+
+	INIT_RCU_WORK(&owner->rwork, owner_free_work);
+	queue_rcu_work(system_wq, &owner->rwork);
 }
 
 static void owner_is_idle_work(struct work_struct *work)
 {
-	owner_is_idle(container_of(work, struct gnttab_kmap_owner, work));
+	owner_is_idle(container_of(work, struct gnttab_kmap_owner, rwork.work));
+}
+
+/* For callers that must not sleep, or not for long: ->idle() may. */
+static void put_owner_deferred(struct gnttab_kmap_owner *owner, unsigned int count)
+{
+	if (count && atomic_sub_and_test(count, &owner->live))
+		schedule_work(&owner->rwork.work);
 }
 
 /**
  * gnttab_kmap_init_owner - get the owner of some pages ready
  * @owner: has one reference, its own, after this
- * @module: which @idle is in
+ * @module: which the callbacks are in
  * @idle: called when the owner has been put and has no mapped pages left
+ * @free: called an RCU grace period later
  *
  * Pages may wait when the last file was closed long ago, so the owner has a
  * reference to the module.
@@ -278,13 +302,15 @@ static void owner_is_idle_work(struct work_struct *work)
  */
 void gnttab_kmap_init_owner(struct gnttab_kmap_owner *owner,
 			    struct module *module,
-			    void (*idle)(struct gnttab_kmap_owner *owner))
+			    void (*idle)(struct gnttab_kmap_owner *owner),
+			    void (*free)(struct gnttab_kmap_owner *owner))
 {
 	__module_get(module);
 	atomic_set(&owner->live, 1);
 	owner->module = module;
 	owner->idle = idle;
-	INIT_WORK(&owner->work, owner_is_idle_work);
+	owner->free = free;
+	INIT_WORK(&owner->rwork.work, owner_is_idle_work);
 }
 EXPORT_SYMBOL_GPL(gnttab_kmap_init_owner);
 
@@ -302,31 +328,93 @@ void gnttab_kmap_put_owner(struct gnttab_kmap_owner *owner, unsigned int count)
 }
 EXPORT_SYMBOL_GPL(gnttab_kmap_put_owner);
 
-/* Unmaps the user sides in one page table; returns how many pages are done with. */
-static unsigned int unmap_page_table(struct gnttab_kmap *kmaps, unsigned int n,
-				     struct mm_struct *mm, unsigned long addr)
+/**
+ * gnttab_kmap_clear_byte - set a byte of a mapped page to 0
+ * @kmap: the page, mapped for writing
+ * @offset: of the byte in the page
+ *
+ * Context: Any in which the kernel's side of the page cannot go.
+ */
+void gnttab_kmap_clear_byte(struct gnttab_kmap *kmap, unsigned int offset)
 {
+	u8 *addr = pfn_to_kaddr(page_to_pfn(kmap->page));
+
+	addr[offset] = 0;
+}
+EXPORT_SYMBOL_GPL(gnttab_kmap_clear_byte);
+
+/*
+ * Locks the page table of an address, if there is one.  Nothing keeps a page
+ * table without PTEs in place (MADV_DONTNEED frees it with CONFIG_PT_RECLAIM), and
+ * a notifier must not allocate a new one.
+ */
+static pte_t *lock_page_table(struct mm_struct *mm, unsigned long addr,
+			      spinlock_t **ptl)
+{
+	pgd_t *pgd = pgd_offset(mm, addr);
+	p4d_t *p4d;
+	pud_t *pud;
+
+	if (pgd_none(*pgd))
+		return NULL;
+
+	p4d = p4d_offset(pgd, addr);
+	if (p4d_none(*p4d))
+		return NULL;
+
+	pud = pud_offset(p4d, addr);
+	if (pud_none(*pud))
+		return NULL;
+
+	return pte_offset_map_lock(mm, pmd_offset(pud, addr), addr, ptl);
+}
+
+/**
+ * gnttab_kmap_unmap_user - unmap pages from a page table of a user
+ * @kmaps: the pages, all of one owner; the first one is that at @addr
+ * @count: number of pages, whose PTEs are all in one page table
+ * @mm: whose page table it is
+ * @addr: address of the first page
+ * @byte: offset in bytes from the start of the first page of a byte that is set
+ *        to 0 if its page has a user side, before that goes; ignored unless it is
+ *        in one of the pages
+ *
+ * Pages without user side are skipped.  Where nobody holds a page its kernel's
+ * side goes in the same trap; the other pages wait for the worker.
+ *
+ * Context: An MMU notifier, blocking or not; does not sleep.  Takes the lock of
+ * the page table.
+ */
+void gnttab_kmap_unmap_user(struct gnttab_kmap *kmaps, unsigned int count,
+			    struct mm_struct *mm, unsigned long addr, long byte)
+{
+	struct gnttab_kmap_owner *owner = kmaps->owner;
+	long byte_page = byte >> PAGE_SHIFT;
 	struct unmap_batch batch;
 	unsigned int i, done = 0;
 	spinlock_t *ptl;	/* the page table's */
 	pte_t *pte;
 
 	/* User sides only go, so there is no need for the lock yet. */
-	for (i = 0; i < n; i++)
+	for (i = 0; i < count; i++)
 		if (READ_ONCE(kmaps[i].state) == GNTTAB_KMAP_USER)
 			break;
-	if (i == n)
-		return 0;
+	if (i == count)
+		return;
 
-	/* Allocates nothing: a PTE of Xen's has its page table. */
-	pte = get_locked_pte(mm, addr, &ptl);
+	pte = lock_page_table(mm, addr, &ptl);
 	if (!pte)
-		return 0;
+		return;
 	/* Sparse does not see it. */
 	__acquire(ptl);
 
+	/* Under the lock, so that no other caller has just unmapped the page. */
+	if (byte_page >= 0 && byte_page < count &&
+	    kmaps[byte_page].state == GNTTAB_KMAP_USER)
+		gnttab_kmap_clear_byte(&kmaps[byte_page], offset_in_page(byte));
+
 	batch_init(&batch);
-	for (; i < n; i++) {
+	for (; i < count; i++) {
 		if (READ_ONCE(kmaps[i].state) != GNTTAB_KMAP_USER)
 			continue;
 
@@ -336,12 +424,9 @@ static unsigned int unmap_page_table(struct gnttab_kmap *kmaps, unsigned int n,
 	}
 	done += batch_unmap(&batch);
 
-	/*
-	 * What Xen did not unmap the core mm must not find all the same,
-	 * whatever Xen thinks of that.
-	 */
+	/* Clear PTEs that Xen failed to unmap, so that the core mm never sees them. */
 	if (unlikely(atomic_read(&nr_retired))) {
-		for (i = 0; i < n; i++) {
+		for (i = 0; i < count; i++) {
 			/* Pairs with retire_kmap(). */
 			u8 state = smp_load_acquire(&kmaps[i].state);
 
@@ -354,36 +439,7 @@ static unsigned int unmap_page_table(struct gnttab_kmap *kmaps, unsigned int n,
 
 	pte_unmap_unlock(pte, ptl);
 
-	return done;
-}
-
-/**
- * gnttab_kmap_unmap_user - unmap pages from the page tables of a user
- * @kmaps: the pages, all of one owner; the first one is that at @start
- * @mm: whose page tables they are
- * @start: first address, page aligned
- * @end: end of the range, page aligned
- *
- * Pages without user side are skipped.  Where nobody holds a page its kernel's
- * side goes in the same trap; the other pages wait for the worker.
- *
- * Context: An MMU notifier, blocking or not; does not sleep.  The owner must
- * have a reference of its own.  Takes the locks of the page tables.
- */
-void gnttab_kmap_unmap_user(struct gnttab_kmap *kmaps, struct mm_struct *mm,
-			    unsigned long start, unsigned long end)
-{
-	struct gnttab_kmap_owner *owner = kmaps->owner;
-	unsigned int n, done = 0;
-	unsigned long next;
-
-	for (; start < end; start = next, kmaps += n) {
-		next = pmd_addr_end(start, end);
-		n = (next - start) >> PAGE_SHIFT;
-		done += unmap_page_table(kmaps, n, mm, start);
-	}
-
-	gnttab_kmap_put_owner(owner, done);
+	put_owner_deferred(owner, done);
 }
 EXPORT_SYMBOL_GPL(gnttab_kmap_unmap_user);
 
@@ -420,6 +476,35 @@ void gnttab_kmap_unmap(struct gnttab_kmap *kmaps, unsigned int count)
 }
 EXPORT_SYMBOL_GPL(gnttab_kmap_unmap);
 
+/**
+ * gnttab_kmap_release - make unmapped pages usable again
+ * @kmaps: the pages
+ * @count: their number
+ *
+ * Removes the M2P overrides of pages that are gone, and unfreezes their reference
+ * counts.  Other pages are skipped.
+ *
+ * Context: An RCU grace period has passed since the last page was unmapped.
+ */
+void gnttab_kmap_release(struct gnttab_kmap *kmaps, unsigned int count)
+{
+	unsigned int i;
+
+	for (i = 0; i < count; i++) {
+		struct gnttab_kmap *kmap = &kmaps[i];
+
+		if (kmap->state != GNTTAB_KMAP_GONE)
+			continue;
+
+		m2p_remove_override(kmap->gfn, page_to_pfn(kmap->page));
+		/* No frame leads to the page any more, so it may be used again. */
+		if (kmap->frozen)
+			page_ref_unfreeze(kmap->page, 1);
+		kmap->state = GNTTAB_KMAP_NONE;
+	}
+}
+EXPORT_SYMBOL_GPL(gnttab_kmap_release);
+
 /* Unmaps a batch of pages that have waited, each of another owner maybe. */
 static void batch_unmap_waiting(struct unmap_batch *batch)
 {
@@ -428,13 +513,8 @@ static void batch_unmap_waiting(struct unmap_batch *batch)
 	atomic_sub(batch->nr_kmaps, &nr_waiting);
 	done = batch_unmap(batch);
 
-	/* ->idle() may sleep for long, and others wait to be unmapped. */
-	for (i = 0; i < done; i++) {
-		struct gnttab_kmap_owner *owner = batch->kmaps[i]->owner;
-
-		if (atomic_dec_and_test(&owner->live))
-			schedule_work(&owner->work);
-	}
+	for (i = 0; i < done; i++)
+		put_owner_deferred(batch->kmaps[i]->owner, 1);
 }
 
 /*

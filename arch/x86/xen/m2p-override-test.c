@@ -14,6 +14,7 @@
 #include <linux/moduleparam.h>
 #include <linux/sizes.h>
 
+#include <xen/grant_table.h>
 #include <xen/interface/xen.h>
 #include <xen/interface/memory.h>
 #include <xen/xen.h>
@@ -31,6 +32,17 @@ MODULE_PARM_DESC(fill, "Leave so many entries behind, to measure with a full tab
 /* Frames which are not ours. */
 static unsigned long mfns[NR_MANY];
 #define some_mfn	(mfns[0])
+
+/* Pages to map frames into: as long as p2m says so, an entry cannot be taken over. */
+static struct page *pages[2];
+
+static unsigned long map_page(unsigned int i, unsigned long p2m_entry)
+{
+	unsigned long pfn = page_to_pfn(pages[i]);
+
+	WRITE_ONCE(xen_p2m_addr[pfn], p2m_entry);
+	return pfn;
+}
 
 static unsigned int find_foreign_frames(void)
 {
@@ -54,7 +66,21 @@ static int m2p_override_test_init(struct kunit *test)
 		kunit_skip(test, "turned off by m2p_override.enable");
 
 	KUNIT_ASSERT_EQ(test, find_foreign_frames(), NR_MANY);
+	KUNIT_ASSERT_EQ(test, gnttab_alloc_pages(ARRAY_SIZE(pages), pages), 0);
 	return 0;
+}
+
+static void m2p_override_test_exit(struct kunit *test)
+{
+	unsigned int i;
+
+	if (!pages[0])
+		return;
+
+	for (i = 0; i < ARRAY_SIZE(pages); i++)
+		map_page(i, INVALID_P2M_ENTRY);
+	gnttab_free_pages(ARRAY_SIZE(pages), pages);
+	pages[0] = NULL;
 }
 
 static void a_frame_without_override_leads_to_no_page(struct kunit *test)
@@ -76,17 +102,51 @@ static void an_override_lasts_from_add_to_remove(struct kunit *test)
 
 static void the_first_page_of_a_frame_keeps_the_entry(struct kunit *test)
 {
-	KUNIT_ASSERT_EQ(test, m2p_add_override(some_mfn, 1), 0);
-	KUNIT_EXPECT_EQ(test, m2p_add_override(some_mfn, 2), -EBUSY);
-	KUNIT_EXPECT_EQ(test, mfn_to_pfn(some_mfn), 1UL);
+	unsigned long first = map_page(0, FOREIGN_FRAME(some_mfn));
+	unsigned long second = map_page(1, FOREIGN_FRAME(some_mfn));
 
-	/* Who did not get the entry must not take it along when it goes. */
-	m2p_remove_override(some_mfn, 2);
-	KUNIT_EXPECT_EQ(test, mfn_to_pfn(some_mfn), 1UL);
+	KUNIT_ASSERT_EQ(test, m2p_add_override(some_mfn, first), 0);
+	KUNIT_EXPECT_EQ(test, m2p_add_override(some_mfn, second), -EBUSY);
+	KUNIT_EXPECT_EQ(test, mfn_to_pfn(some_mfn), first);
 
-	m2p_remove_override(some_mfn, 1);
-	KUNIT_EXPECT_EQ(test, m2p_add_override(some_mfn, 2), 0);
-	m2p_remove_override(some_mfn, 2);
+	/* A page without the entry must not remove it. */
+	m2p_remove_override(some_mfn, second);
+	KUNIT_EXPECT_EQ(test, mfn_to_pfn(some_mfn), first);
+
+	m2p_remove_override(some_mfn, first);
+	KUNIT_EXPECT_EQ(test, m2p_add_override(some_mfn, second), 0);
+	m2p_remove_override(some_mfn, second);
+}
+
+/* In the grace period: the first page has lost its frame, but the entry is there. */
+static void an_unmapped_page_gives_its_entry_to_the_next(struct kunit *test)
+{
+	unsigned long first = map_page(0, FOREIGN_FRAME(some_mfn));
+	unsigned long second = map_page(1, FOREIGN_FRAME(some_mfn));
+
+	KUNIT_ASSERT_EQ(test, m2p_add_override(some_mfn, first), 0);
+	map_page(0, INVALID_P2M_ENTRY);
+	KUNIT_EXPECT_EQ(test, mfn_to_pfn(some_mfn), first);
+
+	KUNIT_EXPECT_EQ(test, m2p_add_override(some_mfn, second), 0);
+	KUNIT_EXPECT_EQ(test, mfn_to_pfn(some_mfn), second);
+
+	m2p_remove_override(some_mfn, first);
+	KUNIT_EXPECT_EQ(test, mfn_to_pfn(some_mfn), second);
+	m2p_remove_override(some_mfn, second);
+	KUNIT_EXPECT_EQ(test, mfn_to_pfn(some_mfn), ~0UL);
+}
+
+static void a_page_with_another_frame_loses_the_entry(struct kunit *test)
+{
+	unsigned long first = map_page(0, FOREIGN_FRAME(some_mfn));
+	unsigned long second = map_page(1, FOREIGN_FRAME(some_mfn));
+
+	KUNIT_ASSERT_EQ(test, m2p_add_override(some_mfn, first), 0);
+	map_page(0, FOREIGN_FRAME(mfns[1]));
+	KUNIT_EXPECT_EQ(test, m2p_add_override(some_mfn, second), 0);
+	KUNIT_EXPECT_EQ(test, mfn_to_pfn(some_mfn), second);
+	m2p_remove_override(some_mfn, second);
 }
 
 static void an_own_frame_is_never_overridden(struct kunit *test)
@@ -168,6 +228,8 @@ static struct kunit_case m2p_override_test_cases[] = {
 	KUNIT_CASE(a_frame_without_override_leads_to_no_page),
 	KUNIT_CASE(an_override_lasts_from_add_to_remove),
 	KUNIT_CASE(the_first_page_of_a_frame_keeps_the_entry),
+	KUNIT_CASE(an_unmapped_page_gives_its_entry_to_the_next),
+	KUNIT_CASE(a_page_with_another_frame_loses_the_entry),
 	KUNIT_CASE(an_own_frame_is_never_overridden),
 	KUNIT_CASE(page_0_can_have_an_override),
 	KUNIT_CASE(many_overrides_do_not_disturb_each_other),
@@ -178,6 +240,7 @@ static struct kunit_case m2p_override_test_cases[] = {
 static struct kunit_suite m2p_override_test_suite = {
 	.name = "xen-m2p-override",
 	.init = m2p_override_test_init,
+	.exit = m2p_override_test_exit,
 	.suite_exit = m2p_override_test_fill,
 	.test_cases = m2p_override_test_cases,
 };

@@ -10,25 +10,40 @@
  *
  * This table has the missing answers, MFN -> pfn.  It is asked only when the
  * ordinary M2P has none (see mfn_to_pfn()), so it never hides a frame of our
- * own, and a frame has at most one entry: the first page that maps it.  Who
- * comes second, with the same frame mapped twice or with a grant of our own,
- * is told so by m2p_add_override() and has to keep its user PTEs special.
+ * own, and a frame has at most one entry: the first page that maps it.  For the
+ * second mapping of a frame, and for a grant of our own, m2p_add_override() fails,
+ * and the user PTEs have to be special.
  *
- * The life of an entry is nested in that of the kernel-side mapping, and
- * encloses that of every user PTE with this MFN:
+ * The life of an entry encloses that of every ordinary user PTE with this MFN, and
+ * outlasts it by an RCU grace period:
  *
  *   kernel-side map, p2m[pfn] = FOREIGN(mfn), add, user map
- *   user unmap, kernel-side unmap, remove, p2m[pfn] = INVALID
+ *   user unmap, kernel-side unmap, p2m[pfn] = INVALID, grace period, remove
  *
- * Nobody can use the entry between the unmapping and its removal: there is no
- * PTE left to start from, and whoever read the PTE earlier, as GUP-fast does
- * without a lock, fails to take a reference, since the page's count stays frozen
- * until the entry is gone.  Such a walker may find that the frame in its copy
- * of the PTE leads to no page any more, or to another one; so it looks before
- * and after it takes the reference (see gup_fast_pte_range()).
+ * The grace period is for walkers that read a PTE without a lock, like GUP-fast,
+ * and look up the frame when the PTE may be gone.  All of them are RCU readers,
+ * with interrupts off or by pte_offset_map().  They still find a page.  Nobody can
+ * take a reference to it, because its count stays frozen until the entry has been
+ * removed (see drivers/xen/grant-unmap.c).
  *
- * The entries are in a table of two levels, a pfn for each frame, of which only
- * the parts exist that were ever used.  It is read and written without locks, in
+ * If the frame is mapped again within the grace period, by another page, that page
+ * takes the entry over:
+ *
+ *   walker                   unmap, map again
+ *   ------                   ----------------
+ *   reads PTE with mfn
+ *                            old page frozen, PTE cleared, p2m[old] = INVALID
+ *                            p2m[new] = FOREIGN(mfn), entry = new, PTE with mfn
+ *   looks up mfn
+ *
+ * Before the takeover the walker finds the old page, which is frozen.  Afterwards
+ * it finds the new page, and that is the right one if the PTE has not changed.  So
+ * to read the PTE again after the reference was taken is enough, as every lockless
+ * walker does.
+ *
+ * The entries are in a table of two levels, a pfn for each frame.  The upper level
+ * is allocated when the first grant is mapped, and of the lower one only the parts
+ * that were ever used.  It is read and written without locks, in
  * any context: an entry is a word that changes by cmpxchg, and no part of the
  * table is ever freed.  It grows to a thousandth of the machine's memory at most.
  * (An XArray takes ten times the instructions for a lookup, two of which are
@@ -60,7 +75,7 @@ DEFINE_STATIC_KEY_FALSE(m2p_override_used);
 EXPORT_SYMBOL_GPL(m2p_override_used);
 
 /* Leaves of pfn + 1, or 0 for none; pages beyond 16 TiB cannot have an entry. */
-u32 **m2p_overrides __ro_after_init;
+u32 **m2p_overrides __read_mostly;
 EXPORT_SYMBOL_GPL(m2p_overrides);
 
 unsigned long m2p_override_nr __ro_after_init;
@@ -71,17 +86,32 @@ static atomic_long_t m2p_override_entries = ATOMIC_LONG_INIT(0);
 /**
  * m2p_override_prepare - get ready for overrides
  *
- * Switches the lookup in mfn_to_pfn() on, for good.  Until then every
- * m2p_add_override() fails.  This is a call of its own because it patches
- * code, which must not be done below mmap_lock, where overrides are added.
+ * Allocates the upper level of the table and switches the lookup in mfn_to_pfn()
+ * on, for good.  Until then, or if there is no memory, every m2p_add_override()
+ * fails.  This is a call of its own because it patches code, which must not be done
+ * below mmap_lock, where overrides are added.
  *
  * Context: May sleep.  Takes cpus_read_lock.
  */
 void m2p_override_prepare(void)
 {
-	/* Even if it is on: who else does that may be only half-way. */
-	if (m2p_overrides)
-		static_branch_enable(&m2p_override_used);
+	u32 **new;
+
+	if (!m2p_override_nr)
+		return;
+
+	if (!READ_ONCE(m2p_overrides)) {
+		new = __vmalloc(array_size((m2p_override_nr - 1) / M2P_OVERRIDE_LEAF_ENTRIES + 1,
+					   sizeof(*new)),
+				GFP_KERNEL | __GFP_ZERO | __GFP_NOWARN);
+		if (!new)
+			return;
+		if (cmpxchg(&m2p_overrides, NULL, new))
+			vfree(new);
+	}
+
+	/* Call even if enabled: a concurrent caller may still be patching. */
+	static_branch_enable(&m2p_override_used);
 }
 EXPORT_SYMBOL_GPL(m2p_override_prepare);
 
@@ -122,7 +152,8 @@ static __always_inline u32 *m2p_override_entry(unsigned long mfn, bool create)
  * @mfn: machine frame number
  * @pfn: the local page; its p2m entry must be FOREIGN_FRAME(@mfn) already
  *
- * A user PTE for @pfn may be an ordinary one only after a return of 0.
+ * A user PTE for @pfn may be an ordinary one only after a return of 0.  An entry of
+ * another page is taken over if that page does not map the frame any more.
  *
  * Context: May sleep, for memory.
  * Return: 0 if mfn_to_pfn(@mfn) gives @pfn from now on, else
@@ -133,7 +164,7 @@ static __always_inline u32 *m2p_override_entry(unsigned long mfn, bool create)
  */
 int m2p_add_override(unsigned long mfn, unsigned long pfn)
 {
-	u32 *entry;
+	u32 *entry, old;
 
 	if (!static_branch_unlikely(&m2p_override_used))
 		return -EOPNOTSUPP;
@@ -145,12 +176,18 @@ int m2p_add_override(unsigned long mfn, unsigned long pfn)
 	if (!entry || pfn >= U32_MAX)
 		return -ENOMEM;
 
-	if (cmpxchg(entry, 0, pfn + 1))
-		return -EBUSY;
+	old = cmpxchg(entry, 0, pfn + 1);
+	if (!old) {
+		atomic_long_inc(&m2p_override_entries);
+		return 0;
+	}
 
-	atomic_long_inc(&m2p_override_entries);
+	/* The other page has been unmapped, but the grace period is not over. */
+	if (__pfn_to_mfn(old - 1) != FOREIGN_FRAME(mfn) &&
+	    cmpxchg(entry, old, pfn + 1) == old)
+		return 0;
 
-	return 0;
+	return -EBUSY;
 }
 EXPORT_SYMBOL_GPL(m2p_add_override);
 
@@ -160,9 +197,9 @@ EXPORT_SYMBOL_GPL(m2p_add_override);
  * @pfn: the local page which maps it
  *
  * Does nothing if @mfn has no entry or one for another page, so it may be
- * called for every page whose kernel-side mapping goes.
+ * called for every page whose kernel-side mapping is gone.
  *
- * Context: Any.
+ * Context: Any, an RCU grace period after the last user PTE was cleared.
  */
 void m2p_remove_override(unsigned long mfn, unsigned long pfn)
 {
@@ -208,10 +245,6 @@ static int __init m2p_override_init(void)
 	if (max_mfn <= 0)
 		return -ENODEV;
 
-	m2p_overrides = vzalloc(array_size(max_mfn / M2P_OVERRIDE_LEAF_ENTRIES + 1,
-					   sizeof(*m2p_overrides)));
-	if (!m2p_overrides)
-		return -ENOMEM;
 	m2p_override_nr = max_mfn + 1;
 
 	return 0;
