@@ -637,6 +637,65 @@ TEST_F(unmap, the_oom_reaper_keeps_the_data)
 	close(pidfd);
 }
 
+#define SHORT_LIVES	100
+
+/* Without those that are free already, but still in the allocator's hands. */
+static long count_mm_structs(void)
+{
+	write_string("/sys/kernel/slab/mm_struct/shrink", "1");
+	return read_counter("/sys/kernel/slab/mm_struct/objects");
+}
+
+/*
+ * A page that waits for a reader of the pipe keeps no more than itself: not the
+ * mm_struct, with the page directory, of each process that is long gone.  Some
+ * are made and freed by others meanwhile.
+ */
+TEST_F(unmap, a_page_that_waits_keeps_no_dead_process)
+{
+	char *want = pages_alloc(SHORT_LIVES);
+	struct situation *s = &self->s;
+	long before, after, start;
+	int i, p[2], status;
+	pid_t pid;
+
+	before = count_mm_structs();
+	ASSERT_LE(0, before)
+		TH_LOG("needs CONFIG_SLUB_DEBUG and CONFIG_SYSFS");
+	ASSERT_NE(NULL, want);
+	ASSERT_EQ(0, pipe(p));
+	ASSERT_LE(SHORT_LIVES * PAGE, fcntl(p[1], F_SETPIPE_SZ, SHORT_LIVES * PAGE));
+
+	for (i = 0; i < SHORT_LIVES; i++) {
+		struct iovec iov = { NULL, PAGE };
+
+		pid = fork();
+		ASSERT_LE(0, pid);
+		if (!pid) {
+			iov.iov_base = gntdev_map(gntdev_open(), &s->g, i % NPAGES,
+						  1, PROT_READ, NULL);
+			_exit(iov.iov_base == MAP_FAILED ||
+			      vmsplice(p[1], &iov, 1, 0) != (ssize_t)PAGE);
+		}
+		status = wait_child(pid, 5000);
+		ASSERT_EQ(0, status);
+		memcpy(want + i * PAGE, s->want + i % NPAGES * PAGE, PAGE);
+	}
+	EXPECT_TRUE(pages_wait(s, SHORT_LIVES));
+
+	start = now_us();
+	do {
+		sleep_ms(10);
+		after = count_mm_structs();
+	} while (after > before + SHORT_LIVES / 10 &&
+		 now_us() - start < 2 * SOON_MS * 1000ULL);
+	EXPECT_GE(before + SHORT_LIVES / 10, after)
+		TH_LOG("%d processes are gone, %ld mm_structs are left of them",
+		       SHORT_LIVES, after - before);
+	EXPECT_TRUE(pipe_has(p, want, SHORT_LIVES * PAGE));
+	munmap(want, SHORT_LIVES * PAGE);
+}
+
 /* ------------------------------------------------------------------ */
 /* The device and its map objects */
 
