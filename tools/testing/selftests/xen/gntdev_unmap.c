@@ -1542,6 +1542,131 @@ TEST_F(unmap, the_map_ioctl_and_mmap_do_not_deadlock)
 	close(file);
 }
 
+/*
+ * The ioctl that cannot write the place of its map object takes the object away
+ * again.  Another thread, which guessed the place, can have done that first and
+ * made a map object of its own since, at the same place and in the same memory.
+ * That one is none of the ioctl's business.
+ *
+ * For the other thread to have the time the ioctl is held up where it writes: the
+ * page has to be copied, see above, and mprotect() of a third thread has the lock
+ * nearly always.  Behind that page is one that cannot be written at all.  The
+ * allocator gives out what was freed last on the same CPU.
+ */
+#define LOCKED_SIZE	(1024 * PAGE)
+#define STEALS_MS	3000
+#define STEALS		30
+
+struct failing_map {
+	int fd;
+	int file;
+	char *room;		/* for two pages */
+	unsigned int go, done;	/* number of the call */
+	bool stop;
+	int wrong;
+};
+
+static void run_on(int cpu)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	sched_setaffinity(0, sizeof(set), &set);
+}
+
+static void *keep_mmap_lock(void *arg)
+{
+	struct failing_map *m = arg;
+	char *p = mmap(NULL, LOCKED_SIZE, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+
+	run_on(1);
+	while (!__atomic_load_n(&m->stop, __ATOMIC_ACQUIRE)) {
+		mprotect(p, LOCKED_SIZE, PROT_READ);
+		mprotect(p, LOCKED_SIZE, PROT_READ | PROT_WRITE);
+	}
+	munmap(p, LOCKED_SIZE);
+	return NULL;
+}
+
+/* Where the argument lies in the file: two of its words in the second page. */
+#define FAILING_AT	(PAGE - offsetof(struct ioctl_gntdev_map_grant_ref, refs))
+
+static void *map_and_fail(void *arg)
+{
+	struct failing_map *m = arg;
+	unsigned int done = 0;
+
+	run_on(0);
+	for (;;) {
+		while (__atomic_load_n(&m->go, __ATOMIC_ACQUIRE) == done) {
+			if (__atomic_load_n(&m->stop, __ATOMIC_ACQUIRE))
+				return NULL;
+			sched_yield();
+		}
+		if (mmap(m->room, PAGE, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_FIXED, m->file, 0) != m->room ||
+		    ioctl(m->fd, IOCTL_GNTDEV_MAP_GRANT_REF, m->room + FAILING_AT) != -1 ||
+		    errno != EFAULT)
+			m->wrong++;
+		__atomic_store_n(&m->done, ++done, __ATOMIC_RELEASE);
+	}
+}
+
+TEST_F(unmap, a_failed_map_ioctl_removes_no_other_map)
+{
+	struct situation *s = &self->s;
+	const struct ioctl_gntdev_map_grant_ref op = {
+		.count = 1,
+		.refs = { { s->g.domid, s->g.ref[0] } },
+	};
+	struct failing_map m = { .fd = s->fd };
+	unsigned int stolen = 0, lost = 0;
+	pthread_t locker, failing;
+	uint64_t start, index = 0;
+
+	m.file = memfd_create("op", 0);
+	ASSERT_EQ(0, ftruncate(m.file, 2 * PAGE));
+	ASSERT_EQ(sizeof(op), pwrite(m.file, &op, sizeof(op), FAILING_AT));
+	m.room = mmap(NULL, 2 * PAGE, PROT_READ, MAP_PRIVATE, m.file, 0);
+	ASSERT_NE(MAP_FAILED, m.room);
+	ASSERT_EQ(0, pthread_create(&locker, NULL, keep_mmap_lock, &m));
+	ASSERT_EQ(0, pthread_create(&failing, NULL, map_and_fail, &m));
+	run_on(0);
+
+	start = now_us();
+	while (stolen < STEALS && !lost && now_us() - start < STEALS_MS * 1000ULL) {
+		unsigned int call = m.go + 1;
+		bool mine = false;
+
+		__atomic_store_n(&m.go, call, __ATOMIC_RELEASE);
+		while (__atomic_load_n(&m.done, __ATOMIC_ACQUIRE) != call) {
+			if (!mine && !gntdev_del(s->fd, 0, 1))
+				mine = !gntdev_add(s->fd, s->g.domid, s->g.ref, 1,
+						   &index);
+			sched_yield();
+		}
+		if (mine) {
+			stolen++;
+			lost += !!gntdev_del(s->fd, index, 1);
+		}
+		/* There is none left of the one that failed either. */
+		EXPECT_EQ(-1, gntdev_del(s->fd, 0, 1));
+	}
+	__atomic_store_n(&m.stop, true, __ATOMIC_RELEASE);
+	pthread_join(failing, NULL);
+	pthread_join(locker, NULL);
+	printf("# took %u map objects away in %u calls\n", stolen, m.done);
+	EXPECT_EQ(0, lost)
+		TH_LOG("call %u that failed took a map object of another thread",
+		       m.done);
+	EXPECT_EQ(0, m.wrong)
+		TH_LOG("%d calls did not fail with EFAULT", m.wrong);
+	munmap(m.room, 2 * PAGE);
+	close(m.file);
+}
+
 /* ------------------------------------------------------------------ */
 /* Last, since an unpatched kernel does not survive it */
 
