@@ -551,6 +551,134 @@ TEST_F(pin, a_grant_copy_marks_the_pages_dirty_that_it_writes)
 	}
 }
 
+/* ------------------------------------------------------------------ */
+/* Pages that their owner granted for reading, as a disk's frontend does to write */
+
+FIXTURE(read_only) {
+	struct grants g;
+	int fd;
+	int disk;	/* opened with O_DIRECT */
+	char *want;
+	char *got;
+	long waiting;
+};
+
+FIXTURE_VARIANT(read_only) {
+	enum grant_source source;
+};
+
+FIXTURE_VARIANT_ADD(read_only, own) {
+	.source = GRANTS_OWN,
+};
+
+FIXTURE_VARIANT_ADD(read_only, foreign) {
+	.source = GRANTS_FOREIGN,
+};
+
+FIXTURE_SETUP(read_only)
+{
+	char *owners;
+	int i, ret;
+
+	self->disk = -1;
+	self->fd = -1;
+	ret = grants_get_read_only(&self->g, variant->source, NPAGES, &owners);
+	if (ret > 0)
+		SKIP(return, "no guest to grant pages for reading (DOMU)");
+	ASSERT_EQ(0, ret)
+		TH_LOG("no grants: %s", strerror(errno));
+
+	self->want = pages_alloc(NPAGES);
+	self->got = pages_alloc(NPAGES);
+	ASSERT_NE(NULL, self->want);
+	ASSERT_NE(NULL, self->got);
+	if (owners) {
+		fill_pages(owners, NPAGES, now_us());
+		memcpy(self->want, owners, SIZE);
+		munmap(owners, SIZE);
+	}
+	/* As Xen sees it: a copy to such a page is refused. */
+	for (i = 0; i < NPAGES; i++) {
+		ASSERT_EQ(0, grant_read(&self->g, i, self->got + i * PAGE));
+		ASSERT_NE(0, grant_write(&self->g, i, self->got + i * PAGE))
+			TH_LOG("grant %u is not read-only", self->g.ref[i]);
+	}
+	if (owners)
+		ASSERT_EQ(0, memcmp(self->got, self->want, SIZE));
+	memcpy(self->want, self->got, SIZE);
+
+	self->waiting = count_waiting();
+	ASSERT_EQ(0, grants_in_use(&self->g, 0, NPAGES));
+	self->disk = disk_open(O_DIRECT);
+	self->fd = gntdev_open();
+	ASSERT_LE(0, self->disk);
+	ASSERT_LE(0, self->fd);
+}
+
+FIXTURE_TEARDOWN(read_only)
+{
+	int i;
+
+	close(self->disk);
+	close(self->fd);
+	EXPECT_LE(0, grants_wait_unused(&self->g, 2 * SOON_MS));
+	EXPECT_TRUE(counter_returns(count_waiting, self->waiting));
+	for (i = 0; i < self->g.n; i++) {
+		EXPECT_EQ(0, grant_read(&self->g, i, self->got));
+		EXPECT_EQ(0, memcmp(self->got, self->want + i * PAGE, PAGE))
+			TH_LOG("page %d was changed", i);
+	}
+	grants_put(&self->g);
+}
+
+/* They can be mapped for reading, written to a disk, and held after munmap(). */
+TEST_F(read_only, they_are_written_out_and_not_read_into)
+{
+	static const mover movers[] = { by_pread, by_aio, by_uring };
+	unsigned int i;
+	int p[2];
+	char *addr;
+
+	addr = gntdev_map(self->fd, &self->g, 0, NPAGES, PROT_READ, NULL);
+	ASSERT_NE(MAP_FAILED, addr)
+		TH_LOG("mmap: %s", strerror(errno));
+	/* Before anything has touched them. */
+	for (i = 0; i < ARRAY_SIZE(movers); i++) {
+		memset(self->got, 0, SIZE);
+		ASSERT_EQ(SIZE, pwrite(self->disk, self->got, SIZE, 0));
+		EXPECT_EQ(SIZE, movers[i](self->disk, addr, SIZE, true));
+		ASSERT_EQ(SIZE, pread(self->disk, self->got, SIZE, 0));
+		EXPECT_EQ(0, memcmp(self->got, self->want, SIZE))
+			TH_LOG("wrong bytes by mover %u", i);
+		EXPECT_EQ(-EFAULT, movers[i](self->disk, addr, SIZE, false));
+	}
+	EXPECT_EQ(0, memcmp(addr, self->want, SIZE));
+	EXPECT_EQ(SIGSEGV, touch(addr, true));
+
+	ASSERT_EQ(0, pipe_pin(p, addr, SIZE));
+	ASSERT_EQ(0, munmap(addr, SIZE));
+	EXPECT_TRUE(pipe_has(p, self->want, SIZE));
+}
+
+/* Xen lets nobody map them for writing, and nothing is left of the attempt. */
+TEST_F(read_only, a_writable_mapping_is_refused)
+{
+	uint64_t index;
+	char *addr;
+
+	ASSERT_EQ(0, gntdev_add(self->fd, self->g.domid, self->g.ref, NPAGES, &index));
+	addr = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, self->fd, index);
+	EXPECT_EQ(MAP_FAILED, addr);
+	EXPECT_EQ(EINVAL, errno);
+	EXPECT_LE(0, grants_wait_unused(&self->g, AT_ONCE_MS));
+
+	addr = mmap(NULL, SIZE, PROT_READ, MAP_SHARED, self->fd, index);
+	ASSERT_NE(MAP_FAILED, addr)
+		TH_LOG("for reading, then: %s", strerror(errno));
+	EXPECT_EQ(0, memcmp(addr, self->want, SIZE));
+	EXPECT_EQ(0, munmap(addr, SIZE));
+}
+
 int main(int argc, char **argv)
 {
 	if (pool_init(4 * NPAGES))

@@ -7,7 +7,9 @@
  * another domain's; who runs the test says which in the environment:
  *
  *   XEN_TEST_GRANTS="DOMID REF REF..."   these
- *   DOMU=command, DOMU_ID=number         run "$DOMU grant COUNT" for more
+ *   DOMU=command, DOMU_ID=number         run "$DOMU grant COUNT" for more, and
+ *                                        "$DOMU grant COUNT ro" for such as may
+ *                                        only be read
  *
  * XEN_TEST_DISK=device takes the place of /dev/ram0.  XEN_TEST_NOT_ALONE=1 says
  * that the kernel's counters count other programs' work as well: the test does
@@ -369,6 +371,7 @@ static inline int own_domid(void)
 /* Grants */
 
 #define GRANTS_MAX	256
+#define NO_SLOT		(-1)
 
 enum grant_source { GRANTS_OWN, GRANTS_FOREIGN };
 
@@ -381,7 +384,7 @@ struct grants {
 	int alloc_fd;
 	uint64_t alloc_index;
 	uint32_t idle;
-	/* foreign: places in the pool */
+	/* foreign: places in the pool, or NO_SLOT */
 	int slot[GRANTS_MAX];
 };
 
@@ -417,6 +420,37 @@ static inline int pool_parse(char *text)
 	return grant_pool->n ? 0 : -1;
 }
 
+static inline bool have_guest(void)
+{
+	const char *domu = getenv("DOMU");
+
+	return domu && *domu && getenv("DOMU_ID");
+}
+
+/* The guest grants count pages more: "DOMID REF REF...", to be freed, or NULL. */
+static inline char *ask_guest(int count, const char *how)
+{
+	size_t size = POOL_MAX * 16, got;
+	char cmd[4096], *text;
+	FILE *f;
+
+	text = calloc(1, size);
+	if (!text)
+		return NULL;
+	snprintf(cmd, sizeof(cmd), "%s grant %d %s", getenv("DOMU"), count, how);
+	f = popen(cmd, "r");
+	if (!f)
+		goto fail;
+	got = snprintf(text, size, "%s ", getenv("DOMU_ID"));
+	got += fread(text + got, 1, size - got - 1, f);
+	if (!pclose(f))
+		return text;
+	fprintf(stderr, "# '%s' failed\n", cmd);
+fail:
+	free(text);
+	return NULL;
+}
+
 /*
  * Call it first in main().  Returns 0 also when there are no foreign grants;
  * an error is one that whoever set the environment has to mend.
@@ -424,9 +458,6 @@ static inline int pool_parse(char *text)
 static inline int pool_init(int count)
 {
 	const char *given = getenv("XEN_TEST_GRANTS");
-	const char *domu = getenv("DOMU");
-	const char *domu_id = getenv("DOMU_ID");
-	size_t size = POOL_MAX * 16;
 	char *text;
 	int ret;
 
@@ -444,25 +475,10 @@ static inline int pool_init(int count)
 		text = strdup(given);
 		if (!text)
 			return -1;
-	} else if (domu && *domu && domu_id) {
-		char cmd[4096];
-		size_t got;
-		FILE *f;
-
-		text = calloc(1, size);
+	} else if (have_guest()) {
+		text = ask_guest(count, "");
 		if (!text)
 			return -1;
-		snprintf(cmd, sizeof(cmd), "%s grant %d", domu, count);
-		f = popen(cmd, "r");
-		if (!f)
-			return -1;
-		got = snprintf(text, size, "%s ", domu_id);
-		got += fread(text + got, 1, size - got - 1, f);
-		ret = pclose(f);
-		if (ret) {
-			fprintf(stderr, "# '%s' failed\n", cmd);
-			return -1;
-		}
 	} else {
 		return 0;
 	}
@@ -474,7 +490,7 @@ static inline int pool_init(int count)
 	return ret;
 }
 
-static inline int grants_get_own(struct grants *g, int n)
+static inline int grants_get_own(struct grants *g, int n, int flags)
 {
 	struct ioctl_gntalloc_alloc_gref *op;
 	size_t size = sizeof(*op) + (n + 1) * sizeof(uint32_t);
@@ -490,7 +506,7 @@ static inline int grants_get_own(struct grants *g, int n)
 	if (!op)
 		return -1;
 	op->domid = g->domid;
-	op->flags = GNTALLOC_FLAG_WRITABLE;
+	op->flags = flags;
 	op->count = n + 1;
 	ret = ioctl(g->alloc_fd, IOCTL_GNTALLOC_ALLOC_GREF, op);
 	if (!ret) {
@@ -516,7 +532,7 @@ static inline int grants_get(struct grants *g, enum grant_source source, int n)
 		return -1;
 	}
 	if (source == GRANTS_OWN)
-		return grants_get_own(g, n);
+		return grants_get_own(g, n, GNTALLOC_FLAG_WRITABLE);
 
 	if (!grant_pool->n)
 		return 1;
@@ -533,6 +549,45 @@ static inline int grants_get(struct grants *g, enum grant_source source, int n)
 		return -1;
 	}
 	return 0;
+}
+
+/*
+ * Grants that may be mapped for reading only.  A guest has filled its pages, and
+ * is asked for new ones each time; our own are at addr for us to fill.
+ */
+static inline int grants_get_read_only(struct grants *g, enum grant_source source,
+				       int n, char **addr)
+{
+	char *text, *word, *save;
+	int ret;
+
+	memset(g, 0, sizeof(*g));
+	g->source = source;
+	g->alloc_fd = -1;
+	*addr = NULL;
+
+	if (source == GRANTS_OWN) {
+		ret = grants_get_own(g, n, 0);
+		if (ret)
+			return ret;
+		*addr = mmap(NULL, n * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED,
+			     g->alloc_fd, g->alloc_index);
+		return *addr == MAP_FAILED ? -1 : 0;
+	}
+
+	if (!have_guest())
+		return 1;
+	text = ask_guest(n, "ro");
+	if (!text)
+		return -1;
+	word = strtok_r(text, " \t\n", &save);
+	g->domid = atoi(word);
+	while (g->n < n && (word = strtok_r(NULL, " \t\n", &save))) {
+		g->slot[g->n] = NO_SLOT;
+		g->ref[g->n++] = strtoul(word, NULL, 0);
+	}
+	free(text);
+	return g->n == n ? 0 : -1;
 }
 
 /*
@@ -645,9 +700,12 @@ static inline void grants_put(struct grants *g)
 		g->alloc_fd = -1;
 		return;
 	}
-	for (i = 0; i < g->n; i++)
+	for (i = 0; i < g->n; i++) {
+		if (g->slot[i] == NO_SLOT)
+			continue;
 		grant_pool->state[g->slot[i]] =
 			grant_in_use(g, i) > 0 ? POOL_LOST : POOL_FREE;
+	}
 	g->n = 0;
 }
 
