@@ -22,17 +22,23 @@
  *   nothing.  The grants are another domain's, since pagemap has for a grant of
  *   our own the page it was granted from.
  *
+ *   To have Xen refuse the user's side, which stays in the page table then, it
+ *   changes the right to write in that PTE: Xen unmaps only what it has made
+ *   itself.  A control domain may do so by a hypercall.
+ *
  *   From then on the kernel cannot touch the page: no data may be read from a
  *   pipe that holds it.
  *
- *   Each run costs the machine 13 pages until it boots anew.
+ *   Each run costs the machine 15 pages until it boots anew, and its owner the
+ *   two whose user's side was refused.
  *
  * What a failure means
  *
  *   A page that is used again: whoever gets it reads and writes nothing at all
  *   (the kernel dies of a page fault), or a frame of another domain.  No line,
  *   or a wrong one: nobody can find out which domain's grant was lost.  Others
- *   that stay mapped: one bad page takes its neighbours along.
+ *   that stay mapped: one bad page takes its neighbours along.  "Bad page map" or
+ *   "Bad rss-counter": the core mm met the PTE that Xen had left.
  */
 #include "gntdev_fixture.h"
 
@@ -40,6 +46,7 @@
 #define CYCLES		100
 #define CYCLE_PAGES	32
 #define TESTS		6
+#define OF_USER		2	/* tests of a user's side */
 
 #define GNTTABOP_UNMAP_GRANT_REF	1
 #define GNTST_OKAY			0
@@ -105,6 +112,29 @@ static int unmap_behind_the_kernel(uint64_t pfn)
 	}
 	munmap(op, PAGE);
 	return ret;
+}
+
+#define UPDATE_VA_MAPPING_OTHERDOMAIN	22
+#define UVMF_INVLPG_ALL			(2 | 4)
+#define PTE_READ_ONLY			0x25	/* present, user, accessed */
+
+/*
+ * Puts a PTE for reading only in the place of that of grant i at addr, by the
+ * hypercall that is for PTEs of this process.  The frame is in the grant table
+ * that grant_in_use() looks at.
+ */
+static int spoil_pte(struct grants *g, int i, char *addr)
+{
+	struct test_hypercall call = {
+		.op = UPDATE_VA_MAPPING_OTHERDOMAIN,
+		.arg = { (uintptr_t)addr, 0, UVMF_INVLPG_ALL, g->domid },
+	};
+	uint64_t frame = grant_frame(g, i);
+
+	if (!frame)
+		return -1;
+	call.arg[1] = frame * PAGE + PTE_READ_ONLY;
+	return ioctl(privcmd_fd(), TEST_PRIVCMD_HYPERCALL, &call);
 }
 
 /* ------------------------------------------------------------------ */
@@ -401,9 +431,94 @@ TEST_F(retire, a_retired_page_is_never_used_again)
 	grants_put(&more);
 }
 
+/* ------------------------------------------------------------------ */
+/*
+ * The user's side is refused, and the PTE is there yet: the kernel clears it, so
+ * that the core mm does not take what Xen mapped for a page of a file.
+ */
+
+FIXTURE(user_side) {
+	struct grants g;
+	long retired, tainted;
+	int fd, log;
+};
+
+FIXTURE_SETUP(user_side)
+{
+	int ret;
+
+	self->fd = -1;
+	self->log = -1;
+	ASSERT_LE(0, count_retired())
+		TH_LOG("this kernel does not count the pages it retires");
+	ret = grants_get(&self->g, GRANTS_FOREIGN, NPAGES);
+	if (ret > 0 || !in_control_domain())
+		SKIP(return, "not a control domain with another one's grants");
+	ASSERT_EQ(0, ret);
+	self->retired = count_retired();
+	self->tainted = read_number("/proc/sys/kernel/tainted");
+	self->log = log_open();
+	ASSERT_LE(0, self->log);
+	self->fd = gntdev_open();
+	ASSERT_LE(0, self->fd);
+}
+
+FIXTURE_TEARDOWN(user_side)
+{
+	struct refusal r = { 0 };
+
+	EXPECT_EQ(self->retired + 1, count_retired());
+	EXPECT_TRUE(log_wait(self->log, &r))
+		TH_LOG("no line in the log");
+	EXPECT_EQ(self->g.ref[BAD], r.ref);
+	EXPECT_EQ(self->g.domid, r.domid);
+	EXPECT_FALSE(log_next(self->log, &r))
+		TH_LOG("one line more, about grant %u", r.ref);
+	EXPECT_EQ(self->tainted, read_number("/proc/sys/kernel/tainted"))
+		TH_LOG("the core mm complained about the PTE");
+	/* Its grant stays in use, since Xen has not given it back. */
+	EXPECT_EQ(0, grants_in_use(&self->g, 0, BAD));
+	EXPECT_EQ(1, grant_in_use(&self->g, BAD));
+	EXPECT_EQ(0, grants_in_use(&self->g, BAD + 1, NPAGES - BAD - 1));
+	close(self->fd);
+	close(self->log);
+	grants_put(&self->g);
+}
+
+TEST_F(user_side, munmap_leaves_no_pte_that_xen_refuses_to_unmap)
+{
+	char *addr = gntdev_map(self->fd, &self->g, 0, NPAGES, PROT_READ | PROT_WRITE,
+				NULL);
+
+	ASSERT_NE(MAP_FAILED, addr);
+	ASSERT_EQ(0, spoil_pte(&self->g, BAD, addr + BAD * PAGE))
+		TH_LOG("Xen did not change the PTE: %s", strerror(errno));
+	ASSERT_EQ(0, touch(addr + BAD * PAGE, false));
+	EXPECT_EQ(0, munmap(addr, SIZE));
+	EXPECT_EQ(SIGSEGV, touch(addr + BAD * PAGE, false));
+}
+
+TEST_F(user_side, exit_leaves_no_pte_that_xen_refuses_to_unmap)
+{
+	int status;
+	pid_t pid;
+
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		char *addr = gntdev_map(gntdev_open(), &self->g, 0, NPAGES,
+					PROT_READ | PROT_WRITE, NULL);
+
+		_exit(addr == MAP_FAILED ||
+		      spoil_pte(&self->g, BAD, addr + BAD * PAGE));
+	}
+	status = wait_child(pid, 5000);
+	EXPECT_EQ(0, status);
+}
+
 int main(int argc, char **argv)
 {
-	if (pool_init(TESTS * NPAGES + CYCLE_PAGES))
+	if (pool_init((TESTS + OF_USER) * NPAGES + CYCLE_PAGES))
 		return KSFT_FAIL;
 	return test_harness_run(argc, argv);
 }

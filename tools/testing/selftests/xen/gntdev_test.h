@@ -591,15 +591,10 @@ static inline int grants_get_read_only(struct grants *g, enum grant_source sourc
 }
 
 /*
- * Does anybody still map grant i?  1 or 0 as Xen has it, -1 if it cannot be
- * known from here (another domain's grant, seen from an unprivileged domain).
- *
- * Own grants: Xen swaps two grants of the calling domain only when neither is
- * mapped.  Swapping twice leaves them as they were.
- *
- * Foreign grants: the control domain looks into the other domain's table.
+ * The entry of grant i in another domain's table, which the control domain can
+ * look into; NULL for others.
  */
-static inline int grant_in_use(struct grants *g, int i)
+static inline const struct grant_entry_v1 *grant_entry(struct grants *g, int i)
 {
 	static struct grant_entry_v1 *frame[64];
 	static pid_t frame_pid;
@@ -610,8 +605,49 @@ static inline int grant_in_use(struct grants *g, int i)
 		.num = 1,
 	};
 	unsigned int f = g->ref[i] / per_frame;
-	int status;
 	void *p;
+
+	if (!in_control_domain() || f >= 64)
+		return NULL;
+	if (frame_pid != getpid()) {
+		memset(frame, 0, sizeof(frame));
+		frame_pid = getpid();
+	}
+	if (!frame[f]) {
+		p = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED,
+			 privcmd_fd(), 0);
+		if (p == MAP_FAILED)
+			return NULL;
+		res.idx = f;
+		res.addr = (uintptr_t)p;
+		if (ioctl(privcmd_fd(), TEST_PRIVCMD_MMAP_RESOURCE, &res)) {
+			munmap(p, PAGE);
+			return NULL;
+		}
+		frame[f] = p;
+	}
+	return &frame[f][g->ref[i] % per_frame];
+}
+
+/* The frame that another domain granted: its MFN, if that is a PV domain.  Or 0. */
+static inline uint64_t grant_frame(struct grants *g, int i)
+{
+	const struct grant_entry_v1 *entry = grant_entry(g, i);
+
+	return entry ? entry->frame : 0;
+}
+
+/*
+ * Does anybody still map grant i?  1 or 0 as Xen has it, -1 if it cannot be
+ * known from here (another domain's grant, seen from an unprivileged domain).
+ *
+ * Own grants: Xen swaps two grants of the calling domain only when neither is
+ * mapped.  Swapping twice leaves them as they were.
+ */
+static inline int grant_in_use(struct grants *g, int i)
+{
+	const struct grant_entry_v1 *entry;
+	int status;
 
 	if (g->source == GRANTS_OWN) {
 		status = swap_refs(g->ref[i], g->idle);
@@ -622,27 +658,10 @@ static inline int grant_in_use(struct grants *g, int i)
 		return swap_refs(g->ref[i], g->idle) ? -1 : 0;
 	}
 
-	if (!in_control_domain() || f >= 64)
+	entry = grant_entry(g, i);
+	if (!entry)
 		return -1;
-	if (frame_pid != getpid()) {
-		memset(frame, 0, sizeof(frame));
-		frame_pid = getpid();
-	}
-	if (!frame[f]) {
-		p = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED,
-			 privcmd_fd(), 0);
-		if (p == MAP_FAILED)
-			return -1;
-		res.idx = f;
-		res.addr = (uintptr_t)p;
-		if (ioctl(privcmd_fd(), TEST_PRIVCMD_MMAP_RESOURCE, &res)) {
-			munmap(p, PAGE);
-			return -1;
-		}
-		frame[f] = p;
-	}
-	return !!(__atomic_load_n(&frame[f][g->ref[i] % per_frame].flags,
-				  __ATOMIC_RELAXED) & GTF_IN_USE);
+	return !!(__atomic_load_n(&entry->flags, __ATOMIC_RELAXED) & GTF_IN_USE);
 }
 
 /* How many of count grants from first on are mapped by somebody. */
