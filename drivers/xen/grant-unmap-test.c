@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * KUnit tests of how a backend's pages are unmapped while somebody holds them.
+ * KUnit tests of how a backend's pages are unmapped while somebody holds them,
+ * and of the state in which a page goes back to the allocator.
  *
  * They run at boot in dom0, which maps grants of its own.  A failure means that a
- * backend's I/O could go on in memory that is another's by then, or that a guest
- * never gets its pages back.
+ * backend's I/O could go on in memory that is another's by then, that a guest
+ * never gets its pages back, or that the next user of a page takes it for one
+ * that maps a grant.
  */
 
 #include <kunit/test.h>
@@ -14,6 +16,7 @@
 #include <linux/slab.h>
 
 #include <xen/grant_table.h>
+#include <xen/grant_unmap.h>
 #include <xen/page.h>
 #include <xen/xen.h>
 
@@ -142,6 +145,80 @@ static void a_held_page_delays_no_other_request(struct kunit *test)
 	expect_unmapped(test, held);
 }
 
+/* A mapping as gntdev has it, without a user's side. */
+struct owned_mapping {
+	struct mapping *m;
+	struct gnttab_kmap kmap;
+	struct gnttab_kmap_owner owner;
+};
+
+static void owned_mapping_is_idle(struct gnttab_kmap_owner *owner)
+{
+	struct owned_mapping *o = container_of(owner, struct owned_mapping, owner);
+
+	complete(&o->m->done);
+}
+
+static struct owned_mapping *new_owned_mapping(struct kunit *test)
+{
+	/* See new_mapping(). */
+	struct owned_mapping *o = kzalloc(sizeof(*o), GFP_KERNEL);
+
+	KUNIT_ASSERT_NOT_NULL(test, o);
+	o->m = new_mapping(test);
+	o->kmap = (struct gnttab_kmap){
+		.page = o->m->page,
+		.owner = &o->owner,
+		.handle = o->m->op.handle,
+		.state = GNTTAB_KMAP_MAPPED,
+	};
+	gnttab_kmap_init_owner(&o->owner, THIS_MODULE, owned_mapping_is_idle);
+	atomic_inc(&o->owner.live);
+
+	return o;
+}
+
+/* The page is what it was before it was mapped: gnttab_alloc_pages() gives it out as it is. */
+static void expect_owned_unmapped(struct kunit *test, struct owned_mapping *o)
+{
+	unsigned long left;
+
+	left = wait_for_completion_timeout(&o->m->done, msecs_to_jiffies(SOON_MS));
+	KUNIT_ASSERT_NE_MSG(test, left, 0UL, "not unmapped after %d ms", SOON_MS);
+	KUNIT_EXPECT_EQ(test, o->kmap.state, GNTTAB_KMAP_NONE);
+	KUNIT_EXPECT_FALSE(test, PageForeign(o->m->page));
+	/* For expect_unmapped(). */
+	complete(&o->m->done);
+	expect_unmapped(test, o->m);
+	kfree(o);
+}
+
+static void an_unmapped_page_is_not_foreign(struct kunit *test)
+{
+	struct owned_mapping *o = new_owned_mapping(test);
+
+	KUNIT_EXPECT_TRUE(test, PageForeign(o->m->page));
+	gnttab_kmap_unmap(&o->kmap, 1);
+	gnttab_kmap_put_owner(&o->owner, 1);
+	expect_owned_unmapped(test, o);
+}
+
+static void a_page_that_was_held_is_not_foreign(struct kunit *test)
+{
+	struct owned_mapping *o = new_owned_mapping(test);
+
+	get_page(o->m->page);
+	gnttab_kmap_unmap(&o->kmap, 1);
+	gnttab_kmap_put_owner(&o->owner, 1);
+	msleep(20);
+	/* Holders look at it, for a grant copy say, until they let go. */
+	KUNIT_EXPECT_FALSE(test, completion_done(&o->m->done));
+	KUNIT_EXPECT_TRUE(test, PageForeign(o->m->page));
+
+	put_page(o->m->page);
+	expect_owned_unmapped(test, o);
+}
+
 static int grant_unmap_test_init(struct kunit *test)
 {
 	if (!xen_pv_domain() || !xen_initial_domain())
@@ -155,6 +232,8 @@ static struct kunit_case grant_unmap_test_cases[] = {
 	KUNIT_CASE(a_held_page_is_unmapped_when_it_is_let_go),
 	KUNIT_CASE(a_page_held_for_long_is_unmapped_all_the_same),
 	KUNIT_CASE(a_held_page_delays_no_other_request),
+	KUNIT_CASE(an_unmapped_page_is_not_foreign),
+	KUNIT_CASE(a_page_that_was_held_is_not_foreign),
 	{}
 };
 
