@@ -484,9 +484,9 @@ TEST_F(pin, io_is_exact_when_one_mapping_has_a_grant_twice)
 }
 
 /*
- * The override table has an entry for each foreign frame that is mapped, until a
- * grace period after nothing of its set of grants is mapped any more.  A domain's
- * own frames need none, since the ordinary table has them.
+ * The override table has an entry for each foreign frame of a set of grants, until
+ * a grace period after the set has come to its end.  A domain's own frames need
+ * none, since the ordinary table has them.
  */
 TEST_F(pin, the_override_has_the_mapped_frames)
 {
@@ -503,9 +503,10 @@ TEST_F(pin, the_override_has_the_mapped_frames)
 	EXPECT_EQ(s->entries + each * NPAGES, count_entries());
 	ASSERT_EQ(0, pipe_pin(p, s->addr + 4 * PAGE, PAGE));
 	ASSERT_EQ(0, situation_unmap(s));
-	usleep(500000);
+	usleep(100000);
 	EXPECT_EQ(s->entries + each * NPAGES, count_entries());
 	EXPECT_TRUE(pipe_has(p, s->want + 4 * PAGE, PAGE));
+	gntdev_del(s->fd, s->index, NPAGES);
 	EXPECT_TRUE(counter_returns(count_entries, s->entries));
 }
 
