@@ -150,12 +150,21 @@ struct owned_mapping {
 	struct mapping *m;
 	struct gnttab_kmap kmap;
 	struct gnttab_kmap_owner owner;
+	int count_when_idle;
 };
 
-static void owned_mapping_is_idle(struct gnttab_kmap_owner *owner)
+static void owned_mapping_idle(struct gnttab_kmap_owner *owner)
 {
 	struct owned_mapping *o = container_of(owner, struct owned_mapping, owner);
 
+	o->count_when_idle = page_count(o->m->page);
+}
+
+static void owned_mapping_free(struct gnttab_kmap_owner *owner)
+{
+	struct owned_mapping *o = container_of(owner, struct owned_mapping, owner);
+
+	gnttab_kmap_release(&o->kmap, 1);
 	complete(&o->m->done);
 }
 
@@ -172,7 +181,8 @@ static struct owned_mapping *new_owned_mapping(struct kunit *test)
 		.handle = o->m->op.handle,
 		.state = GNTTAB_KMAP_MAPPED,
 	};
-	gnttab_kmap_init_owner(&o->owner, THIS_MODULE, owned_mapping_is_idle);
+	gnttab_kmap_init_owner(&o->owner, THIS_MODULE, owned_mapping_idle,
+			       owned_mapping_free);
 	atomic_inc(&o->owner.live);
 
 	return o;
@@ -185,6 +195,8 @@ static void expect_owned_unmapped(struct kunit *test, struct owned_mapping *o)
 
 	left = wait_for_completion_timeout(&o->m->done, msecs_to_jiffies(SOON_MS));
 	KUNIT_ASSERT_NE_MSG(test, left, 0UL, "not unmapped after %d ms", SOON_MS);
+	/* Lockless walkers cannot take hold of it until the grace period is over. */
+	KUNIT_EXPECT_EQ(test, o->count_when_idle, 0);
 	KUNIT_EXPECT_EQ(test, o->kmap.state, GNTTAB_KMAP_NONE);
 	KUNIT_EXPECT_FALSE(test, PageForeign(o->m->page));
 	/* For expect_unmapped(). */
