@@ -148,16 +148,6 @@ struct refusal {
 	int status;
 };
 
-/* From now on. */
-static int log_open(void)
-{
-	int fd = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-
-	if (fd >= 0)
-		lseek(fd, 0, SEEK_END);
-	return fd;
-}
-
 /* The next line about a page that Xen did not unmap; false if there is none. */
 static bool log_next(int fd, struct refusal *r)
 {

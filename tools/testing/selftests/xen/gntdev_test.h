@@ -161,6 +161,16 @@ static inline int write_string(const char *path, const char *text)
 	return n == len ? 0 : -1;
 }
 
+/* The kernel's log, from now on. */
+static inline int log_open(void)
+{
+	int fd = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+
+	if (fd >= 0)
+		lseek(fd, 0, SEEK_END);
+	return fd;
+}
+
 static inline bool read_entry(const char *path, uint64_t number, uint64_t *entry)
 {
 	ssize_t n;
@@ -551,6 +561,42 @@ static inline int grants_get(struct grants *g, enum grant_source source, int n)
 	return 0;
 }
 
+/* Xen's entry for grant i in the table of another domain, or NULL. */
+static inline struct grant_entry_v1 *grant_entry(struct grants *g, int i)
+{
+	static struct grant_entry_v1 *frame[64];
+	static pid_t frame_pid;
+	const int per_frame = PAGE / sizeof(struct grant_entry_v1);
+	struct test_mmap_resource res = {
+		.dom = g->domid,
+		.type = RESOURCE_GRANT_TABLE,
+		.num = 1,
+	};
+	unsigned int f = g->ref[i] / per_frame;
+	void *p;
+
+	if (!in_control_domain() || f >= 64)
+		return NULL;
+	if (frame_pid != getpid()) {
+		memset(frame, 0, sizeof(frame));
+		frame_pid = getpid();
+	}
+	if (!frame[f]) {
+		p = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED,
+			 privcmd_fd(), 0);
+		if (p == MAP_FAILED)
+			return NULL;
+		res.idx = f;
+		res.addr = (uintptr_t)p;
+		if (ioctl(privcmd_fd(), TEST_PRIVCMD_MMAP_RESOURCE, &res)) {
+			munmap(p, PAGE);
+			return NULL;
+		}
+		frame[f] = p;
+	}
+	return &frame[f][g->ref[i] % per_frame];
+}
+
 /*
  * Grants that may be mapped for reading only.  A guest has filled its pages, and
  * is asked for new ones each time; our own are at addr for us to fill.
@@ -596,16 +642,8 @@ static inline int grants_get_read_only(struct grants *g, enum grant_source sourc
  */
 static inline const struct grant_entry_v1 *grant_entry(struct grants *g, int i)
 {
-	static struct grant_entry_v1 *frame[64];
-	static pid_t frame_pid;
-	const int per_frame = PAGE / sizeof(struct grant_entry_v1);
-	struct test_mmap_resource res = {
-		.dom = g->domid,
-		.type = RESOURCE_GRANT_TABLE,
-		.num = 1,
-	};
-	unsigned int f = g->ref[i] / per_frame;
-	void *p;
+	struct grant_entry_v1 *entry;
+	int status;
 
 	if (!in_control_domain() || f >= 64)
 		return NULL;
