@@ -206,197 +206,6 @@ static int put_number(const char *dir, const char *file, unsigned long number)
 }
 
 /* ------------------------------------------------------------------ */
-/* Those that map a page once more */
-
-static int hmm(int fd, unsigned long op, char *addr, void *buf)
-{
-	struct hmm_dmirror_cmd cmd = {
-		.addr = (uintptr_t)addr,
-		.ptr = (uintptr_t)buf,
-		.npages = NPAGES,
-	};
-
-	return ioctl(fd, op, &cmd) ? errno : 0;
-}
-
-/*
- * The drivers of GPUs and of RDMA with on-demand paging let a device look into
- * a process's memory.  The frame behind a PTE is not that behind the page's
- * number, and nobody tells the device when it goes back to its owner.
- */
-TEST_F(walkers, hmm_mirrors_nothing)
-{
-	struct situation *s = &self->s;
-	unsigned char prot[NPAGES];
-	char *where;
-	int i, fd;
-
-	fd = open("/dev/hmm_dmirror0", O_RDWR);
-	if (fd < 0)
-		SKIP(return, "no CONFIG_TEST_HMM");
-	ASSERT_NE(MAP_FAILED, situation_map(s, PROT_READ | PROT_WRITE));
-	EXPECT_EQ(EFAULT, hmm(fd, HMM_DMIRROR_READ, s->addr, s->got));
-	memset(s->got, 0x5a, SIZE);
-	EXPECT_EQ(EFAULT, hmm(fd, HMM_DMIRROR_WRITE, s->addr, s->got));
-	EXPECT_TRUE(owner_sees(s, 0, NPAGES));
-	EXPECT_EQ(0, hmm(fd, HMM_DMIRROR_SNAPSHOT, s->addr, prot));
-	for (i = 0; i < NPAGES; i++)
-		EXPECT_EQ(HMM_DMIRROR_PROT_ERROR, prot[i]);
-	EXPECT_NE(0, hmm(fd, HMM_DMIRROR_MIGRATE_TO_DEV, s->addr, s->got));
-	EXPECT_NE(0, hmm(fd, HMM_DMIRROR_EXCLUSIVE, s->addr, s->got));
-	EXPECT_TRUE(all_is_well(s));
-	where = s->addr;
-	ASSERT_EQ(0, situation_unmap(s));
-	EXPECT_NE(0, hmm(fd, HMM_DMIRROR_READ, where, s->got));
-	close(fd);
-}
-
-static void register_buffer_rings(struct __test_metadata *_metadata,
-				  struct situation *s)
-{
-	/* A ring of one page and one of four. */
-	struct io_uring_buf_reg reg = {
-		.ring_addr = (uintptr_t)s->addr,
-		.ring_entries = PAGE / sizeof(struct io_uring_buf),
-	};
-	struct uring r;
-	int i, ret;
-
-	if (uring_open(&r)) {
-		EXPECT_EQ(0, errno);
-		return;
-	}
-	for (i = 0; i < 2; i++) {
-		reg.bgid = i;
-		ret = syscall(__NR_io_uring_register, r.fd,
-			      IORING_REGISTER_PBUF_RING, &reg, 1);
-		EXPECT_EQ(-1, ret);
-		EXPECT_EQ(ENOMEM, errno);
-		reg.ring_entries *= 4;
-	}
-	EXPECT_TRUE(all_is_well(s));
-	uring_close(&r);
-}
-
-/* io_uring vmap()s the memory in which a process tells of its buffers. */
-TEST_F(walkers, io_uring_refuses_a_buffer_ring)
-{
-	in_child(_metadata, &self->s, register_buffer_rings);
-}
-
-static void set_up_rings(struct __test_metadata *_metadata, struct situation *s)
-{
-	struct io_uring_params p = {
-		.flags = IORING_SETUP_NO_MMAP | IORING_SETUP_NO_SQARRAY,
-		.sq_off.user_addr = (uintptr_t)s->addr,
-		.cq_off.user_addr = (uintptr_t)s->addr + PAGE,
-	};
-
-	EXPECT_EQ(-1, syscall(__NR_io_uring_setup, 4, &p));
-	EXPECT_EQ(ENOMEM, errno);
-	EXPECT_TRUE(all_is_well(s));
-}
-
-/* The same with the memory for the rings themselves. */
-TEST_F(walkers, io_uring_refuses_rings)
-{
-	in_child(_metadata, &self->s, set_up_rings);
-}
-
-static void register_umem(struct __test_metadata *_metadata, struct situation *s)
-{
-	struct xdp_umem_reg reg = {
-		.addr = (uintptr_t)s->addr,
-		.len = SIZE,
-		.chunk_size = PAGE,
-	};
-	int fd = socket(AF_XDP, SOCK_RAW, 0);
-
-	EXPECT_EQ(-1, setsockopt(fd, SOL_XDP, XDP_UMEM_REG, &reg, sizeof(reg)));
-	EXPECT_EQ(ENOMEM, errno);
-	close(fd);
-	EXPECT_TRUE(all_is_well(s));
-}
-
-/* AF_XDP vmap()s the memory for packets. */
-TEST_F(walkers, af_xdp_refuses_a_umem)
-{
-	int fd = socket(AF_XDP, SOCK_RAW, 0);
-
-	if (fd < 0)
-		SKIP(return, "no CONFIG_XDP_SOCKETS");
-	close(fd);
-	in_child(_metadata, &self->s, register_umem);
-}
-
-/* Two ends of a TCP connection, over loopback. */
-static int tcp_pair(int sock[2])
-{
-	struct sockaddr_in addr = {
-		.sin_family = AF_INET,
-		.sin_addr.s_addr = htonl(INADDR_LOOPBACK),
-	};
-	socklen_t len = sizeof(addr);
-	int fd, ret = -1;
-
-	fd = socket(AF_INET, SOCK_STREAM, 0);
-	sock[0] = socket(AF_INET, SOCK_STREAM, 0);
-	if (!bind(fd, (struct sockaddr *)&addr, sizeof(addr)) &&
-	    !listen(fd, 1) &&
-	    !getsockname(fd, (struct sockaddr *)&addr, &len) &&
-	    !connect(sock[0], (struct sockaddr *)&addr, sizeof(addr))) {
-		sock[1] = accept(fd, NULL, NULL);
-		ret = sock[1] < 0 ? -1 : 0;
-	}
-	close(fd);
-	return ret;
-}
-
-static void receive_by_mapping(struct __test_metadata *_metadata,
-			       struct situation *s)
-{
-	struct tcp_zerocopy_receive zc = { .length = SIZE };
-	socklen_t len = sizeof(zc);
-	int p[2], sock[2] = { -1, -1 };
-	char *window;
-
-	EXPECT_EQ(0, tcp_pair(sock));
-	window = mmap(NULL, SIZE, PROT_READ, MAP_SHARED, sock[1], 0);
-	EXPECT_NE(MAP_FAILED, window);
-	EXPECT_EQ(0, pipe_pin(p, s->addr, SIZE));
-	EXPECT_EQ(SIZE, splice(p[0], NULL, sock[0], NULL, SIZE, SPLICE_F_MOVE));
-	pipe_close(p);
-
-	/* All of it is there before a mapping of it is asked for. */
-	EXPECT_EQ(SIZE, recv(sock[1], s->got, SIZE, MSG_PEEK | MSG_WAITALL));
-	zc.address = (uintptr_t)window;
-	EXPECT_EQ(-1, getsockopt(sock[1], IPPROTO_TCP, TCP_ZEROCOPY_RECEIVE,
-				 &zc, &len));
-	EXPECT_EQ(EACCES, errno);
-	/* Nothing is there, so there are no bytes of another page to be seen. */
-	EXPECT_EQ(SIGBUS, touch(window, false));
-
-	/* The receiver reads instead; the mapping may be gone by then. */
-	EXPECT_TRUE(all_is_well(s));
-	EXPECT_EQ(0, situation_unmap(s));
-	memset(s->got, 0, SIZE);
-	EXPECT_EQ(SIZE, recv(sock[1], s->got, SIZE, MSG_WAITALL));
-	EXPECT_EQ(0, memcmp(s->got, s->want, SIZE));
-	munmap(window, SIZE);
-	close(sock[0]);
-	close(sock[1]);
-}
-
-/*
- * A granted page in a socket's queue is what a receiver gets.  The kernel would
- * put it into the page table of whoever asks for that instead of a copy.
- */
-TEST_F(walkers, tcp_zerocopy_receive_is_refused)
-{
-	in_child(_metadata, &self->s, receive_by_mapping);
-}
-
-/* ------------------------------------------------------------------ */
 /* Those that change PTEs */
 
 /* Write protection by userfaultfd, the asynchronous kind included. */
@@ -1015,6 +824,201 @@ TEST_F(walkers, an_alias_by_privcmd_is_not_pinned)
 		}
 		EXPECT_TRUE(pipe_has(p, s->want, PAGE));
 	}
+}
+
+/* ------------------------------------------------------------------ */
+/* Those that map a page once more; an unpatched kernel may not survive them */
+
+static int hmm(int fd, unsigned long op, char *addr, void *buf)
+{
+	struct hmm_dmirror_cmd cmd = {
+		.addr = (uintptr_t)addr,
+		.ptr = (uintptr_t)buf,
+		.npages = NPAGES,
+	};
+
+	return ioctl(fd, op, &cmd) ? errno : 0;
+}
+
+/*
+ * The drivers of GPUs and of RDMA with on-demand paging let a device look into
+ * a process's memory.  The frame behind a PTE is not that behind the page's
+ * number, and nobody tells the device when it goes back to its owner.
+ */
+TEST_F(walkers, hmm_mirrors_nothing)
+{
+	struct situation *s = &self->s;
+	unsigned char prot[NPAGES];
+	char *where;
+	int i, fd;
+
+	fd = open("/dev/hmm_dmirror0", O_RDWR);
+	if (fd < 0)
+		SKIP(return, "no CONFIG_TEST_HMM");
+	ASSERT_NE(MAP_FAILED, situation_map(s, PROT_READ | PROT_WRITE));
+	EXPECT_EQ(EFAULT, hmm(fd, HMM_DMIRROR_READ, s->addr, s->got));
+	memset(s->got, 0x5a, SIZE);
+	EXPECT_EQ(EFAULT, hmm(fd, HMM_DMIRROR_WRITE, s->addr, s->got));
+	EXPECT_TRUE(owner_sees(s, 0, NPAGES));
+	EXPECT_EQ(0, hmm(fd, HMM_DMIRROR_SNAPSHOT, s->addr, prot));
+	for (i = 0; i < NPAGES; i++)
+		EXPECT_EQ(HMM_DMIRROR_PROT_ERROR, prot[i]);
+	EXPECT_NE(0, hmm(fd, HMM_DMIRROR_MIGRATE_TO_DEV, s->addr, s->got));
+	EXPECT_NE(0, hmm(fd, HMM_DMIRROR_EXCLUSIVE, s->addr, s->got));
+	EXPECT_TRUE(all_is_well(s));
+	where = s->addr;
+	ASSERT_EQ(0, situation_unmap(s));
+	EXPECT_NE(0, hmm(fd, HMM_DMIRROR_READ, where, s->got));
+	close(fd);
+}
+
+static void register_buffer_rings(struct __test_metadata *_metadata,
+				  struct situation *s)
+{
+	/* A ring of one page and one of four. */
+	struct io_uring_buf_reg reg = {
+		.ring_addr = (uintptr_t)s->addr,
+		.ring_entries = PAGE / sizeof(struct io_uring_buf),
+	};
+	struct uring r;
+	int i, ret;
+
+	if (uring_open(&r)) {
+		EXPECT_EQ(0, errno);
+		return;
+	}
+	for (i = 0; i < 2; i++) {
+		reg.bgid = i;
+		ret = syscall(__NR_io_uring_register, r.fd,
+			      IORING_REGISTER_PBUF_RING, &reg, 1);
+		EXPECT_EQ(-1, ret);
+		EXPECT_EQ(ENOMEM, errno);
+		reg.ring_entries *= 4;
+	}
+	uring_close(&r);
+	EXPECT_TRUE(all_is_well(s));
+}
+
+/* io_uring vmap()s the memory in which a process tells of its buffers. */
+TEST_F(walkers, io_uring_refuses_a_buffer_ring)
+{
+	in_child(_metadata, &self->s, register_buffer_rings);
+}
+
+static void set_up_rings(struct __test_metadata *_metadata, struct situation *s)
+{
+	struct io_uring_params p = {
+		.flags = IORING_SETUP_NO_MMAP | IORING_SETUP_NO_SQARRAY,
+		.sq_off.user_addr = (uintptr_t)s->addr,
+		.cq_off.user_addr = (uintptr_t)s->addr + PAGE,
+	};
+
+	int fd = syscall(__NR_io_uring_setup, 4, &p);
+
+	EXPECT_EQ(-1, fd);
+	EXPECT_EQ(ENOMEM, errno);
+	/* Before anything else is written into the ring. */
+	close(fd);
+	EXPECT_TRUE(all_is_well(s));
+}
+
+/* The same with the memory for the rings themselves. */
+TEST_F(walkers, io_uring_refuses_rings)
+{
+	in_child(_metadata, &self->s, set_up_rings);
+}
+
+static void register_umem(struct __test_metadata *_metadata, struct situation *s)
+{
+	struct xdp_umem_reg reg = {
+		.addr = (uintptr_t)s->addr,
+		.len = SIZE,
+		.chunk_size = PAGE,
+	};
+	int fd = socket(AF_XDP, SOCK_RAW, 0);
+
+	EXPECT_EQ(-1, setsockopt(fd, SOL_XDP, XDP_UMEM_REG, &reg, sizeof(reg)));
+	EXPECT_EQ(ENOMEM, errno);
+	close(fd);
+	EXPECT_TRUE(all_is_well(s));
+}
+
+/* AF_XDP vmap()s the memory for packets. */
+TEST_F(walkers, af_xdp_refuses_a_umem)
+{
+	int fd = socket(AF_XDP, SOCK_RAW, 0);
+
+	if (fd < 0)
+		SKIP(return, "no CONFIG_XDP_SOCKETS");
+	close(fd);
+	in_child(_metadata, &self->s, register_umem);
+}
+
+/* Two ends of a TCP connection, over loopback. */
+static int tcp_pair(int sock[2])
+{
+	struct sockaddr_in addr = {
+		.sin_family = AF_INET,
+		.sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+	};
+	socklen_t len = sizeof(addr);
+	int fd, ret = -1;
+
+	fd = socket(AF_INET, SOCK_STREAM, 0);
+	sock[0] = socket(AF_INET, SOCK_STREAM, 0);
+	if (!bind(fd, (struct sockaddr *)&addr, sizeof(addr)) &&
+	    !listen(fd, 1) &&
+	    !getsockname(fd, (struct sockaddr *)&addr, &len) &&
+	    !connect(sock[0], (struct sockaddr *)&addr, sizeof(addr))) {
+		sock[1] = accept(fd, NULL, NULL);
+		ret = sock[1] < 0 ? -1 : 0;
+	}
+	close(fd);
+	return ret;
+}
+
+static void receive_by_mapping(struct __test_metadata *_metadata,
+			       struct situation *s)
+{
+	struct tcp_zerocopy_receive zc = { .length = SIZE };
+	socklen_t len = sizeof(zc);
+	int p[2], sock[2] = { -1, -1 };
+	char *window;
+
+	EXPECT_EQ(0, tcp_pair(sock));
+	window = mmap(NULL, SIZE, PROT_READ, MAP_SHARED, sock[1], 0);
+	EXPECT_NE(MAP_FAILED, window);
+	EXPECT_EQ(0, pipe_pin(p, s->addr, SIZE));
+	EXPECT_EQ(SIZE, splice(p[0], NULL, sock[0], NULL, SIZE, SPLICE_F_MOVE));
+	pipe_close(p);
+
+	/* All of it is there before a mapping of it is asked for. */
+	EXPECT_EQ(SIZE, recv(sock[1], s->got, SIZE, MSG_PEEK | MSG_WAITALL));
+	zc.address = (uintptr_t)window;
+	EXPECT_EQ(-1, getsockopt(sock[1], IPPROTO_TCP, TCP_ZEROCOPY_RECEIVE,
+				 &zc, &len));
+	EXPECT_EQ(EACCES, errno);
+	/* Nothing is there, so there are no bytes of another page to be seen. */
+	EXPECT_EQ(SIGBUS, touch(window, false));
+
+	/* The receiver reads instead; the mapping may be gone by then. */
+	EXPECT_TRUE(all_is_well(s));
+	EXPECT_EQ(0, situation_unmap(s));
+	memset(s->got, 0, SIZE);
+	EXPECT_EQ(SIZE, recv(sock[1], s->got, SIZE, MSG_DONTWAIT));
+	EXPECT_EQ(0, memcmp(s->got, s->want, SIZE));
+	munmap(window, SIZE);
+	close(sock[0]);
+	close(sock[1]);
+}
+
+/*
+ * A granted page in a socket's queue is what a receiver gets.  The kernel would
+ * put it into the page table of whoever asks for that instead of a copy.
+ */
+TEST_F(walkers, tcp_zerocopy_receive_is_refused)
+{
+	in_child(_metadata, &self->s, receive_by_mapping);
 }
 
 int main(int argc, char **argv)
