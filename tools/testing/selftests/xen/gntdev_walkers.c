@@ -524,17 +524,17 @@ static void poison_a_page(struct __test_metadata *_metadata, struct situation *s
 		return;
 	EXPECT_EQ(0, pipe_pin(p, s->addr + PAGE, PAGE));
 	EXPECT_EQ(-1, madvise(s->addr, PAGE, MADV_HWPOISON));
-	EXPECT_EQ(ENXIO, errno);
+	EXPECT_EQ(EBUSY, errno);
 	EXPECT_TRUE(mapping_shows(s, s->addr, 0, NPAGES));
 	EXPECT_TRUE(pipe_has(p, s->want + PAGE, PAGE));
 	EXPECT_EQ(0, situation_unmap(s));
 }
 
 /*
- * A memory failure in a granted page, which root can pretend.  The page is
- * marked, and nothing else happens to it: it is no memory of Linux's, and the
- * frame behind it goes back to its owner.  (In the gap of a dom0's memory the
- * page would be held for ever, and the grant with it, so it is not tried there.)
+ * A memory failure in a granted page, which root can pretend.  The page is device
+ * memory that no file has, of which memory_failure() makes nothing: it fails with
+ * EBUSY, and the grant can be returned.  In the gap of a dom0's memory the page
+ * is poisoned and held for ever, and the grant with it, so it is not tried there.
  */
 TEST_F(walkers, a_memory_failure_keeps_no_grant)
 {
