@@ -636,37 +636,6 @@ static inline int grants_get_read_only(struct grants *g, enum grant_source sourc
 	return g->n == n ? 0 : -1;
 }
 
-/*
- * The entry of grant i in another domain's table, which the control domain can
- * look into; NULL for others.
- */
-static inline const struct grant_entry_v1 *grant_entry(struct grants *g, int i)
-{
-	struct grant_entry_v1 *entry;
-	int status;
-
-	if (!in_control_domain() || f >= 64)
-		return NULL;
-	if (frame_pid != getpid()) {
-		memset(frame, 0, sizeof(frame));
-		frame_pid = getpid();
-	}
-	if (!frame[f]) {
-		p = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED,
-			 privcmd_fd(), 0);
-		if (p == MAP_FAILED)
-			return NULL;
-		res.idx = f;
-		res.addr = (uintptr_t)p;
-		if (ioctl(privcmd_fd(), TEST_PRIVCMD_MMAP_RESOURCE, &res)) {
-			munmap(p, PAGE);
-			return NULL;
-		}
-		frame[f] = p;
-	}
-	return &frame[f][g->ref[i] % per_frame];
-}
-
 /* The frame that another domain granted: its MFN, if that is a PV domain.  Or 0. */
 static inline uint64_t grant_frame(struct grants *g, int i)
 {
