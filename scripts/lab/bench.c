@@ -422,7 +422,8 @@ static void measure_io(const char *kind, const char *path, const struct pages *p
 }
 
 /* ------------------------------------------------------------------ */
-/* What a backend can do with a request: copy, map for it, or stay mapped */
+/* What a backend can do with a request: copy, map for it, or stay mapped; */
+/* and the copy alone */
 
 struct request {
 	struct mapping m;
@@ -440,12 +441,19 @@ static void store(const struct request *r, const char *addr)
 		err(1, "write of %zu bytes", len);
 }
 
-static void copy_and_store(void *data)
+static void copy(void *data)
 {
 	struct request *r = data;
 
 	if (ioctl(r->m.fd, IOCTL_GNTDEV_GRANT_COPY, &r->copy))
 		err(1, "IOCTL_GNTDEV_GRANT_COPY");
+}
+
+static void copy_and_store(void *data)
+{
+	struct request *r = data;
+
+	copy(r);
 	store(r, r->private);
 }
 
@@ -466,11 +474,16 @@ static void only_store(void *data)
 	store(r, r->m.addr);
 }
 
+static void measure_request(struct request *r, const char *row, void (*once)(void *data))
+{
+	struct work work = { .row = row, .times = 1 + 1000 / r->m.count, .once = once };
+
+	if (wanted(row) || (wanted("request") && once != copy))
+		measure(&work, r->m.count, foreign.whose, r);
+}
+
 static void measure_requests(unsigned int count)
 {
-	struct work copying = { .row = "request-copied", .once = copy_and_store };
-	struct work mapping = { .row = "request-mapped", .once = map_and_store };
-	struct work mapped = { .row = "request-stays-mapped", .once = only_store };
 	struct request r = {
 		.m = mapping_of(&foreign, count),
 		.private = memory_of(&anonymous, count),
@@ -492,13 +505,11 @@ static void measure_requests(unsigned int count)
 	}
 	r.copy.count = count;
 	r.copy.segments = r.segments;
-	copying.times = 1 + 1000 / count;
-	mapping.times = copying.times;
-	mapped.times = copying.times;
-	measure(&copying, count, foreign.whose, &r);
-	measure(&mapping, count, foreign.whose, &r);
+	measure_request(&r, "copy", copy);
+	measure_request(&r, "request-copied", copy_and_store);
+	measure_request(&r, "request-mapped", map_and_store);
 	map(&r.m);
-	measure(&mapped, count, foreign.whose, &r);
+	measure_request(&r, "request-stays-mapped", only_store);
 	unmap(&r.m);
 	mapping_free(&r.m);
 	munmap(r.private, count * PAGE);
@@ -650,8 +661,7 @@ int main(int argc, char **argv)
 		}
 	}
 	for (k = 0; k < 3; k++)
-		if (wanted("request"))
-			measure_requests(sizes[k]);
+		measure_requests(sizes[k]);
 	if (wanted("shell")) {
 		struct work work = { .row = "shell", .times = 1, .once = run_shell };
 
