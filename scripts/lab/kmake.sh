@@ -70,3 +70,18 @@ kmake_lock()
 		flock -w 1800 9 || die "the other kernel build did not end in 30 min"
 	fi
 }
+
+# kmake_copy TREE COPY: a work tree with its objects, so that a build in the copy
+# compiles only what is changed there.
+kmake_copy()
+{
+	rm -rf "$2.part"
+	mkdir -p "$2.part"
+	cd "$1" || return
+	find . -mindepth 1 -maxdepth 1 ! -name 'obj-*' \
+		-exec cp -a --reflink=auto -t "$2.part" {} +
+	# Of the copies git's index knows nothing yet. A checkout would write each file
+	# anew, and make would compile them all again.
+	git -C "$2.part" update-index -q --refresh
+	mv "$2.part" "$2"
+}
