@@ -16,6 +16,7 @@ help:
 	@echo 'make check-kcsan    look for data races with KCSAN'
 	@echo 'make check-configs  compile the series with other configurations, boot some [BOOT=]'
 	@echo 'make check-mutations  sabotage the series, line by line: do the tests notice?'
+	@echo 'make mutants        the same in every small way there is, by machine [SAMPLE=n SEED=n]'
 	@echo 'make coverage       which lines of the series do the tests run?'
 	@echo 'make fuzz           200,000 random operations on the debug kernel [SEED=n OPS=n]'
 	@echo 'make soak HOURS=n   everything at once, for hours'
@@ -76,6 +77,9 @@ check-configs:
 check-mutations: kernel-series
 	@scripts/check-mutations
 
+mutants: kernel-series
+	@scripts/mutants $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED))
+
 coverage:
 	@scripts/coverage $(TEST)
 
@@ -106,4 +110,4 @@ clean:
 
 .PHONY: help setup tree save series kernel-series kernels run compare check \
 	check-long check-debug check-kasan check-kcsan check-configs \
-	check-mutations coverage fuzz soak bench profile check-stock check-commits lint clean
+	check-mutations mutants coverage fuzz soak bench profile check-stock check-commits lint clean
