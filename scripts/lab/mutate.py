@@ -100,7 +100,7 @@ class File:
         n = len(self.table) + 1
         shown = shown or self.src(start, header_end or end)
         self.table.append((n, self.name, lines[0], kind, self.function_name, self.when,
-                           ' '.join(shown.split())))
+                           ' '.join(re.sub(r'/\*.*?\*/', '', shown, flags=re.S).split())))
         self.edits.append((start, end, before.replace('@', str(n)),
                            after.replace('@', str(n))))
 
