@@ -182,8 +182,11 @@ int m2p_add_override(unsigned long mfn, unsigned long pfn)
 		return 0;
 	}
 
-	/* The other page has been unmapped, but the grace period is not over. */
-	if (__pfn_to_mfn(old - 1) != FOREIGN_FRAME(mfn) &&
+	/*
+	 * The other page has been unmapped, but the grace period is not over.
+	 * Not __pfn_to_mfn(), which searches where an entry is invalid.
+	 */
+	if ((old - 1 >= xen_p2m_size || xen_p2m_addr[old - 1] != FOREIGN_FRAME(mfn)) &&
 	    cmpxchg(entry, old, pfn + 1) == old)
 		return 0;
 
