@@ -344,12 +344,11 @@ void gnttab_kmap_clear_byte(struct gnttab_kmap *kmap, unsigned int offset)
 EXPORT_SYMBOL_GPL(gnttab_kmap_clear_byte);
 
 /*
- * Locks the page table of an address, if there is one.  Nothing keeps a page
- * table without PTEs in place (MADV_DONTNEED frees it with CONFIG_PT_RECLAIM), and
- * a notifier must not allocate a new one.
+ * Finds the entry for the page table of an address, if the tables above exist.
+ * Nothing keeps a table without entries in place (MADV_DONTNEED frees it with
+ * CONFIG_PT_RECLAIM), and a notifier must not allocate a new one.
  */
-static pte_t *lock_page_table(struct mm_struct *mm, unsigned long addr,
-			      spinlock_t **ptl)
+static pmd_t *find_pmd(struct mm_struct *mm, unsigned long addr)
 {
 	pgd_t *pgd = pgd_offset(mm, addr);
 	p4d_t *p4d;
@@ -366,7 +365,7 @@ static pte_t *lock_page_table(struct mm_struct *mm, unsigned long addr,
 	if (pud_none(*pud))
 		return NULL;
 
-	return pte_offset_map_lock(mm, pmd_offset(pud, addr), addr, ptl);
+	return pmd_offset(pud, addr);
 }
 
 /**
@@ -393,6 +392,7 @@ void gnttab_kmap_unmap_user(struct gnttab_kmap *kmaps, unsigned int count,
 	struct unmap_batch batch;
 	unsigned int i, done = 0;
 	spinlock_t *ptl;	/* the page table's */
+	pmd_t *pmd;
 	pte_t *pte;
 
 	/* User sides only go, so there is no need for the lock yet. */
@@ -402,7 +402,11 @@ void gnttab_kmap_unmap_user(struct gnttab_kmap *kmaps, unsigned int count,
 	if (i == count)
 		return;
 
-	pte = lock_page_table(mm, addr, &ptl);
+	pmd = find_pmd(mm, addr);
+	if (!pmd)
+		return;
+
+	pte = pte_offset_map_lock(mm, pmd, addr, &ptl);
 	if (!pte)
 		return;
 	/* Sparse does not see it. */
