@@ -310,7 +310,7 @@ static int gntdev_notify_byte(const struct gntdev_grant_map *map)
  */
 bool gntdev_is_gone(const struct gntdev_grant_map *map, unsigned int pgno)
 {
-	return atomic_read(&map->in_use) &&
+	return atomic_read(&map->in_use) && !READ_ONCE(map->mmap_failed) &&
 	       READ_ONCE(map->kmaps[pgno].state) > GNTTAB_KMAP_USER;
 }
 

@@ -58,7 +58,8 @@ struct gnttab_kmap_owner {
  * @page: from gnttab_alloc_pages()
  * @owner: is told when the page is unmapped
  * @waiting: on a list of pages that somebody holds, while it waits
- * @user_pte: machine address of the user's PTE, while there is one, else 0
+ * @user_pte: machine address of the user's PTE; 0 if there is none and the page
+ *            is retired
  * @user_handle: of the user's side, while there is one
  * @gfn: the frame that was mapped, once the page is gone
  * @handle: of the kernel's side; for an auto-translated domain of the only one

@@ -57,6 +57,7 @@
 #include <linux/gfp.h>
 #include <linux/init.h>
 #include <linux/moduleparam.h>
+#include <linux/spinlock.h>
 #include <linux/vmalloc.h>
 
 #include <xen/interface/xen.h>
@@ -82,6 +83,13 @@ unsigned long m2p_override_nr __ro_after_init;
 EXPORT_SYMBOL_GPL(m2p_override_nr);
 
 static atomic_long_t m2p_override_entries = ATOMIC_LONG_INIT(0);
+
+/*
+ * Serializes takeovers with removals.  Without it, between a look at the p2m entry
+ * of the old page and the takeover, the entry can be removed, and the old page
+ * released and used to map the same frame again, with an entry of its own.
+ */
+static DEFINE_SPINLOCK(m2p_override_lock);
 
 /**
  * m2p_override_prepare - get ready for overrides
@@ -165,6 +173,7 @@ static __always_inline u32 *m2p_override_entry(unsigned long mfn, bool create)
 int m2p_add_override(unsigned long mfn, unsigned long pfn)
 {
 	u32 *entry, old;
+	bool taken_over = false;
 
 	if (!static_branch_unlikely(&m2p_override_used))
 		return -EOPNOTSUPP;
@@ -183,14 +192,18 @@ int m2p_add_override(unsigned long mfn, unsigned long pfn)
 	}
 
 	/*
-	 * The other page has been unmapped, but the grace period is not over.
-	 * Not __pfn_to_mfn(), which searches where an entry is invalid.
+	 * Has the other page been unmapped, and the grace period is not over?
+	 * Not by __pfn_to_mfn(), which searches where an entry is invalid.
 	 */
-	if ((old - 1 >= xen_p2m_size || xen_p2m_addr[old - 1] != FOREIGN_FRAME(mfn)) &&
-	    cmpxchg(entry, old, pfn + 1) == old)
-		return 0;
+	spin_lock(&m2p_override_lock);
+	if (READ_ONCE(*entry) == old &&
+	    (old - 1 >= xen_p2m_size || xen_p2m_addr[old - 1] != FOREIGN_FRAME(mfn))) {
+		WRITE_ONCE(*entry, pfn + 1);
+		taken_over = true;
+	}
+	spin_unlock(&m2p_override_lock);
 
-	return -EBUSY;
+	return taken_over ? 0 : -EBUSY;
 }
 EXPORT_SYMBOL_GPL(m2p_add_override);
 
@@ -202,7 +215,8 @@ EXPORT_SYMBOL_GPL(m2p_add_override);
  * Does nothing if @mfn has no entry or one for another page, so it may be
  * called for every page whose kernel-side mapping is gone.
  *
- * Context: Any, an RCU grace period after the last user PTE was cleared.
+ * Context: Not in interrupts.  An RCU grace period after the last user PTE was
+ * cleared.
  */
 void m2p_remove_override(unsigned long mfn, unsigned long pfn)
 {
@@ -211,8 +225,12 @@ void m2p_remove_override(unsigned long mfn, unsigned long pfn)
 	if (!entry || READ_ONCE(*entry) != pfn + 1)
 		return;
 
-	if (cmpxchg(entry, pfn + 1, 0) == pfn + 1)
+	spin_lock(&m2p_override_lock);
+	if (READ_ONCE(*entry) == pfn + 1) {
+		WRITE_ONCE(*entry, 0);
 		atomic_long_dec(&m2p_override_entries);
+	}
+	spin_unlock(&m2p_override_lock);
 }
 EXPORT_SYMBOL_GPL(m2p_remove_override);
 
