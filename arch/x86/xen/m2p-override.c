@@ -43,9 +43,8 @@
  *
  * The entries are in a table of two levels, a pfn for each frame.  The upper level
  * is allocated when the first grant is mapped, and of the lower one only the parts
- * that were ever used.  It is read and written without locks, in
- * any context: an entry is a word that changes by cmpxchg, and no part of the
- * table is ever freed.  It grows to a thousandth of the machine's memory at most.
+ * that were ever used.  It is read without locks, in any
+ * context: an entry is a word, and no part of the table is ever freed.  It grows to a thousandth of the machine's memory at most.
  * (An XArray takes ten times the instructions for a lookup, two of which are
  * needed for each pin of a page.)  There is no guarantee of memory: an addition
  * can fail, and then the PTE is special.
