@@ -43,11 +43,11 @@
  *
  * The entries are in a table of two levels, a pfn for each frame.  The upper level
  * is allocated when the first grant is mapped, and of the lower one only the parts
- * that were ever used.  It is read without locks, in any
- * context: an entry is a word, and no part of the table is ever freed.  It grows to a thousandth of the machine's memory at most.
- * (An XArray takes ten times the instructions for a lookup, two of which are
- * needed for each pin of a page.)  There is no guarantee of memory: an addition
- * can fail, and then the PTE is special.
+ * that were ever used.  It is read without locks, in any context: an entry is a
+ * word, and no part of the table is ever freed.  It grows to a thousandth of the
+ * machine's memory at most.  (An XArray takes ten times the instructions for a
+ * lookup.)  There is no guarantee of memory: an addition can fail, and then the PTE
+ * is special.
  */
 
 #include <linux/atomic.h>
