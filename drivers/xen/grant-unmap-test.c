@@ -12,6 +12,7 @@
 #include <kunit/test.h>
 #include <linux/completion.h>
 #include <linux/delay.h>
+#include <linux/ktime.h>
 #include <linux/mm.h>
 #include <linux/slab.h>
 
@@ -24,6 +25,8 @@
 #define LONG_MS		1000
 /* No promise, but more than the worker needs on any machine. */
 #define SOON_MS		5000
+/* Of 64 disks with a ring of 32 each. */
+#define MANY_REQUESTS	(64 * 32)
 
 /* A page that is granted, and mapped as another one. */
 struct mapping {
@@ -151,6 +154,7 @@ struct owned_mapping {
 	struct gnttab_kmap kmap;
 	struct gnttab_kmap_owner owner;
 	int count_when_idle;
+	u64 idle_at;
 };
 
 static void owned_mapping_idle(struct gnttab_kmap_owner *owner)
@@ -158,6 +162,7 @@ static void owned_mapping_idle(struct gnttab_kmap_owner *owner)
 	struct owned_mapping *o = container_of(owner, struct owned_mapping, owner);
 
 	o->count_when_idle = page_count(o->m->page);
+	o->idle_at = ktime_get_ns();
 }
 
 static void owned_mapping_free(struct gnttab_kmap_owner *owner)
@@ -188,13 +193,18 @@ static struct owned_mapping *new_owned_mapping(struct kunit *test)
 	return o;
 }
 
-/* The page is what it was before it was mapped: gnttab_alloc_pages() gives it out as it is. */
-static void expect_owned_unmapped(struct kunit *test, struct owned_mapping *o)
+/*
+ * The page is what it was before it was mapped: gnttab_alloc_pages() gives it out
+ * as it is.  Returns the time, in ns, at which it was unmapped.
+ */
+static u64 expect_owned_unmapped(struct kunit *test, struct owned_mapping *o)
 {
 	unsigned long left;
+	u64 idle_at;
 
 	left = wait_for_completion_timeout(&o->m->done, msecs_to_jiffies(SOON_MS));
 	KUNIT_ASSERT_NE_MSG(test, left, 0UL, "not unmapped after %d ms", SOON_MS);
+	idle_at = o->idle_at;
 	/* Lockless walkers cannot take hold of it until the grace period is over. */
 	KUNIT_EXPECT_EQ(test, o->count_when_idle, 0);
 	KUNIT_EXPECT_EQ(test, o->kmap.state, GNTTAB_KMAP_NONE);
@@ -203,6 +213,8 @@ static void expect_owned_unmapped(struct kunit *test, struct owned_mapping *o)
 	complete(&o->m->done);
 	expect_unmapped(test, o->m);
 	kfree(o);
+
+	return idle_at;
 }
 
 static void an_unmapped_page_is_not_foreign(struct kunit *test)
@@ -231,6 +243,57 @@ static void a_page_that_was_held_is_not_foreign(struct kunit *test)
 	expect_owned_unmapped(test, o);
 }
 
+/* Returns the time, in us, that it takes to unmap a page along with some requests. */
+static u64 us_to_unmap_with(struct kunit *test, struct mapping **held,
+			    unsigned int count)
+{
+	struct owned_mapping *o = new_owned_mapping(test);
+	u64 released_at;
+	unsigned int i;
+
+	get_page(o->m->page);
+	gnttab_kmap_unmap(&o->kmap, 1);
+	gnttab_kmap_put_owner(&o->owner, 1);
+
+	for (i = 0; i < count; i++)
+		put_page(held[i]->page);
+	put_page(o->m->page);
+
+	released_at = ktime_get_ns();
+
+	return (expect_owned_unmapped(test, o) - released_at) / NSEC_PER_USEC;
+}
+
+/*
+ * All requests of many disks wait, as when a network's storage stalls.  A page of
+ * gntdev is released, alone at first and then together with the requests.
+ */
+static void requests_that_wait_do_not_delay_a_page(struct kunit *test)
+{
+	u64 alone, together;
+	struct mapping **held;
+	unsigned int i;
+
+	held = kunit_kmalloc_array(test, MANY_REQUESTS, sizeof(*held), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, held);
+	for (i = 0; i < MANY_REQUESTS; i++) {
+		held[i] = new_mapping(test);
+		get_page(held[i]->page);
+		gnttab_unmap_refs_async(&held[i]->item);
+	}
+
+	alone = us_to_unmap_with(test, held, 0);
+	KUNIT_EXPECT_FALSE(test, completion_done(&held[0]->done));
+	together = us_to_unmap_with(test, held, MANY_REQUESTS);
+	kunit_info(test, "unmapped after %llu us, with all requests after %llu us",
+		   alone, together);
+	KUNIT_EXPECT_LT(test, alone, LONG_MS * USEC_PER_MSEC);
+	KUNIT_EXPECT_LT(test, together, LONG_MS * USEC_PER_MSEC);
+
+	for (i = 0; i < MANY_REQUESTS; i++)
+		expect_unmapped(test, held[i]);
+}
+
 static int grant_unmap_test_init(struct kunit *test)
 {
 	if (!xen_pv_domain() || !xen_initial_domain())
@@ -246,6 +309,7 @@ static struct kunit_case grant_unmap_test_cases[] = {
 	KUNIT_CASE(a_held_page_delays_no_other_request),
 	KUNIT_CASE(an_unmapped_page_is_not_foreign),
 	KUNIT_CASE(a_page_that_was_held_is_not_foreign),
+	KUNIT_CASE(requests_that_wait_do_not_delay_a_page),
 	{}
 };
 

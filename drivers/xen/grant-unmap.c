@@ -77,7 +77,9 @@
  * Each round looks at WAIT_PAGES_PER_ROUND pages at most, so the cost stays
  * bounded, and with it the time, however many pages wait: 10,000 old ones are
  * all seen within two seconds.  The requests of backends grow old as well, but
- * are all looked at: there are as many as their rings have room for.
+ * are all looked at: there are as many as their rings have room for.  Those of 64
+ * disks, 2,048, delay a page by less than a jiffy while they wait, and by 5 ms
+ * (2,600 instructions each) if all of them are to be unmapped first.
  */
 #define WAIT_YOUNG_MS		5
 #define WAIT_OLD_MS		50

@@ -219,8 +219,13 @@ EXPORT_SYMBOL_GPL(m2p_add_override);
  */
 void m2p_remove_override(unsigned long mfn, unsigned long pfn)
 {
-	u32 *entry = m2p_override_entry(mfn, false);
+	u32 *entry;
 
+	/* There may have been no memory for the table. */
+	if (!static_branch_unlikely(&m2p_override_used))
+		return;
+
+	entry = m2p_override_entry(mfn, false);
 	if (!entry || READ_ONCE(*entry) != pfn + 1)
 		return;
 
