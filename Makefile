@@ -27,10 +27,14 @@ help:
 	@echo 'make lint           shellcheck, checkpatch, sparse'
 	@echo 'make setup          install the Debian packages that are missing'
 	@echo 'make kernels        build the kernels series and stock'
-	@echo 'make tree           make or update the work tree build/linux, to edit the series in'
-	@echo 'make save           write edits in build/linux back to series/ and the new files'
-	@echo 'make series         write the mail-ready patches to build/mail/'
-	@echo 'make clean          remove build/, unless edits in build/linux are not saved'
+	@echo 'make tree           make or update the work tree build/linux-BASE, to edit the series in'
+	@echo 'make save           write its commits back to series/ and the new files'
+	@echo 'make series         write the mail-ready patches to build/mail/ [GROUP=name]'
+	@echo 'make send-test      really send them, to this machine, and apply what arrives'
+	@echo 'make clean          remove build/, unless edits in a work tree are not saved'
+	@echo
+	@echo 'BASE=mainline, BASE=6.1: the same for another kernel than 6.12, which is the'
+	@echo 'default. LINUX=DIRECTORY: for a kernel tree of your own.'
 
 setup:
 	@scripts/setup
@@ -42,7 +46,10 @@ save:
 	@scripts/tree-save
 
 series: setup
-	@scripts/series-mail
+	@scripts/series-mail $(GROUP)
+
+send-test:
+	@scripts/check send
 
 kernel-series: setup
 	@scripts/kernel-build series
@@ -108,6 +115,6 @@ lint: setup
 clean:
 	@scripts/clean
 
-.PHONY: help setup tree save series kernel-series kernels run compare check \
+.PHONY: help setup tree save series send-test kernel-series kernels run compare check \
 	check-long check-debug check-kasan check-kcsan check-configs \
 	check-mutations mutants coverage fuzz soak bench profile check-stock check-commits lint clean

@@ -43,6 +43,7 @@
 #include <xen/grant_unmap.h>
 #include <xen/gntdev.h>
 #include <xen/page.h>
+#include <xen/xen.h>
 
 #include "gntdev-common.h"
 
@@ -132,8 +133,7 @@ static int gntdev_alloc_pages(struct gntdev_priv *priv,
 		struct gnttab_dma_alloc_args args;
 		int ret;
 
-		map->frames = kvcalloc(map->count, sizeof(map->frames[0]),
-				       GFP_KERNEL);
+		map->frames = kvzalloc_objs(map->frames[0], map->count);
 		if (!map->frames)
 			return -ENOMEM;
 
@@ -166,7 +166,7 @@ struct gntdev_grant_map *gntdev_alloc_map(struct gntdev_priv *priv, int count,
 	/* Here, because mmap() comes too late for it. */
 	m2p_override_prepare();
 
-	map = kzalloc(sizeof(*map), GFP_KERNEL);
+	map = kzalloc_obj(*map);
 	if (!map)
 		return NULL;
 
@@ -326,7 +326,7 @@ void gntdev_put_map(struct gntdev_priv *priv, struct gntdev_grant_map *map)
 	if (!map || !refcount_dec_and_test(&map->users))
 		return;
 
-	if (!gntdev_use_ptemod()) {
+	if (!xen_pv_domain()) {
 		int byte = gntdev_notify_byte(map);
 
 		if (byte >= 0 && map->kmaps[byte >> PAGE_SHIFT].state == GNTTAB_KMAP_MAPPED)
@@ -366,7 +366,7 @@ int gntdev_map_grant_pages(struct gntdev_grant_map *map)
 	if (READ_ONCE(map->kmaps[0].state) == GNTTAB_KMAP_MAPPED)
 		return 0;
 
-	ops = kvmalloc_array(map->count, sizeof(*ops), GFP_KERNEL);
+	ops = kvmalloc_objs(*ops, map->count);
 	if (!ops)
 		return -ENOMEM;
 
@@ -528,8 +528,8 @@ static int gntdev_vma_mprotect(struct vm_area_struct *vma, unsigned long start,
 	return (newflags ^ vma->vm_flags) & VM_ACCESS_FLAGS ? -EACCES : 0;
 }
 
-static struct page *gntdev_vma_find_special_page(struct vm_area_struct *vma,
-						 unsigned long addr)
+static struct page *gntdev_vma_find_page(struct vm_area_struct *vma,
+					 unsigned long addr)
 {
 	struct gntdev_grant_map *map = vma->vm_private_data;
 	unsigned long i = (addr - map->pages_vm_start) >> PAGE_SHIFT;
@@ -578,7 +578,7 @@ static const struct vm_operations_struct gntdev_pv_vmops = {
 	.open = gntdev_pv_vma_open,
 	.close = gntdev_pv_vma_close,
 	.mprotect = gntdev_vma_mprotect,
-	.find_special_page = gntdev_vma_find_special_page,
+	.find_normal_page = gntdev_vma_find_page,
 };
 
 /* Of auto-translated domains, where the PTEs are ordinary ones. */
@@ -728,7 +728,7 @@ int gntdev_map_vma(struct gntdev_grant_map *map, struct vm_area_struct *vma)
 	if (map->flags & GNTMAP_readonly)
 		vm_flags_clear(vma, VM_MAYWRITE);
 
-	if (gntdev_use_ptemod()) {
+	if (xen_pv_domain()) {
 		vma->vm_ops = &gntdev_pv_vmops;
 		return gntdev_map_vma_pv(map, vma);
 	}

@@ -275,7 +275,7 @@ static void owner_is_idle(struct gnttab_kmap_owner *owner)
 	owner->idle(owner);
 
 	INIT_RCU_WORK(&owner->rwork, owner_free_work);
-	queue_rcu_work(system_wq, &owner->rwork);
+	queue_rcu_work(system_long_wq, &owner->rwork);
 }
 
 static void owner_is_idle_work(struct work_struct *work)
@@ -708,7 +708,7 @@ static int __init grant_unmap_init(void)
 	/* Memory may be short because of just what waits here. */
 	unmap_wq = alloc_workqueue("xen-grant-unmap", WQ_UNBOUND | WQ_MEM_RECLAIM, 1);
 	if (!unmap_wq)
-		unmap_wq = system_unbound_wq;
+		unmap_wq = system_long_wq;
 
 	dir = debugfs_create_dir("xen-grant-unmap", NULL);
 	debugfs_create_atomic_t("waiting", 0400, dir, &nr_waiting);

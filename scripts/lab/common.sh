@@ -5,6 +5,12 @@
 #
 #	ROOT	the project's root, from where the script lies
 #	BUILD	where everything made goes; the variable of that name overrides it
+#	BASE	the kernel that the patches are applied to: 6.12 (the default), 6.1 or
+#		mainline
+#	OWN	a kernel tree of the user's, in place of Debian's source of BASE
+#		(default mainline), if the user has set LINUX to it
+#	TREE	the work tree of BASE
+#	OUT	where everything made of that goes
 #
 # and gives say, die, usage_error, number, svg_to_keep, consoles_of, scratch, step,
 # need_space.
@@ -19,6 +25,24 @@ case $BUILD in
 *) BUILD=$PWD/$BUILD ;;
 esac
 export BUILD
+
+# Scripts that are called by this one need to see the same.
+OWN=${OWN:-${LINUX:-}}
+unset LINUX
+BASE=${BASE:-${OWN:+mainline}}
+BASE=${BASE:-6.12}
+case $BASE in
+6.12 | 6.1 | mainline) ;;
+*)
+	echo "BASE is $BASE, not 6.12, 6.1 or mainline" >&2
+	exit 2
+	;;
+esac
+export OWN BASE
+# shellcheck disable=SC2034
+TREE=$BUILD/linux-$BASE${OWN:+-own}
+# shellcheck disable=SC2034
+OUT=$BUILD/$BASE${OWN:+-own}
 
 export LC_ALL=C
 # modinfo and the like, which Debian keeps out of a user's path.

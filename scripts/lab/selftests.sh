@@ -43,30 +43,30 @@ done
 
 build_selftests()
 {
-	_build_selftests "$BUILD/selftests"
+	_build_selftests "$OUT/selftests"
 }
 
 build_selftests_arm64()
 {
-	_build_selftests "$BUILD/selftests-arm64" ARCH=arm64 \
+	_build_selftests "$OUT/selftests-arm64" ARCH=arm64 \
 		CROSS_COMPILE=aarch64-linux-gnu-
 }
 
 # _build_selftests DIRECTORY [VARIABLE-OF-MAKE]...
 _build_selftests()
 {
-	local tree=$BUILD/linux src=$ROOT/tools/testing/selftests/xen neighbour
+	local src=$ROOT/tools/testing/selftests/xen neighbour
 
 	SELFTESTS=$1
 	shift
-	[ -e "$tree/tools/testing/selftests/lib.mk" ] || "$ROOT/scripts/tree-make" >&2
+	[ -e "$TREE/tools/testing/selftests/lib.mk" ] || "$ROOT/scripts/tree-make" >&2
 	mkdir -p "$SELFTESTS"
 	exec 9>"$SELFTESTS/lock"
 	flock -w 600 9 || die "another build of the selftests takes more than 10 minutes" \
 		"see who holds $SELFTESTS/lock"
 
 	if [ ! -e "$SELFTESTS/usr/include/xen/gntdev.h" ]; then
-		make -s -C "$tree" O="$SELFTESTS/obj" "$@" \
+		make -s -C "$TREE" O="$SELFTESTS/obj" "$@" \
 			INSTALL_HDR_PATH="$SELFTESTS/usr.new" headers_install \
 			>"$SELFTESTS/build.log" 2>&1 9>&- ||
 			die "the kernel's headers were not installed" \
@@ -77,7 +77,7 @@ _build_selftests()
 
 	# "../lib.mk" is looked for from any directory that make or the compiler
 	# is told of: one beside where ours will be in the kernel's tree.
-	neighbour=$tree/tools/testing/selftests/mm
+	neighbour=$TREE/tools/testing/selftests/mm
 	make -s -C "$src" -I "$neighbour" OUTPUT="$SELFTESTS" "$@" \
 		KHDR_INCLUDES="-isystem $SELFTESTS/usr/include" \
 		USERCFLAGS="-Werror -I $neighbour" \
