@@ -52,7 +52,7 @@ series_files()
 series_digest()
 {
 	tgit rev-parse base
-	series_patches | xargs -r sha256sum
+	series_patches | xargs -r cat | sha256sum
 }
 
 # series_commit PARENT PATCH: sets COMMIT to the commit that PATCH makes on PARENT.

@@ -1219,4 +1219,14 @@ static inline int wait_child(pid_t pid, int limit_ms)
 	}
 }
 
+/* The thread stays on one CPU from now on. */
+static inline void run_on(int cpu)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	sched_setaffinity(0, sizeof(set), &set);
+}
+
 #endif /* XEN_GNTDEV_TEST_H */

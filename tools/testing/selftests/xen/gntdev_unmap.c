@@ -1566,15 +1566,6 @@ struct failing_map {
 	int wrong;
 };
 
-static void run_on(int cpu)
-{
-	cpu_set_t set;
-
-	CPU_ZERO(&set);
-	CPU_SET(cpu, &set);
-	sched_setaffinity(0, sizeof(set), &set);
-}
-
 static void *keep_mmap_lock(void *arg)
 {
 	struct failing_map *m = arg;
