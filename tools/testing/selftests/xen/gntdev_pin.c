@@ -701,6 +701,42 @@ TEST_F(pin, a_grant_copy_stops_at_a_page_that_it_cannot_have)
 	}
 }
 
+/*
+ * A request whose segments end at the end of what can be read.  The copies in
+ * hypercalls before that are done.
+ */
+TEST_F(pin, a_grant_copy_stops_at_a_segment_that_it_cannot_read)
+{
+	static const int readable[] = { 0, 1, 2, 15, 16, 17, 33 };
+	struct situation *s = &self->s;
+	char *end = pages_alloc(2) + PAGE, *buf = pages_alloc(SEGMENTS);
+	unsigned int i;
+	int k;
+
+	ASSERT_EQ(0, munmap(end, PAGE));
+	for (i = 0; i < ARRAY_SIZE(readable); i++) {
+		int n = readable[i], done = n ? (n - 1) / BATCH * BATCH : 0;
+		struct gntdev_grant_copy_segment *seg = (void *)end;
+		struct ioctl_gntdev_grant_copy op = {
+			.count = n + 1,
+			.segments = seg -= n,
+		};
+
+		memset(buf, 0, SEGMENTS * PAGE);
+		for (k = 0; k < n; k++)
+			grant_copy_segment(&seg[k], &s->g, k % NPAGES,
+					   buf + k * PAGE, false);
+		EXPECT_EQ(-1, ioctl(s->fd, IOCTL_GNTDEV_GRANT_COPY, &op));
+		EXPECT_EQ(EFAULT, errno);
+		for (k = 0; k < n; k++)
+			EXPECT_EQ(k < done, !memcmp(buf + k * PAGE, s->want +
+						    k % NPAGES * PAGE, PAGE))
+				TH_LOG("copy %d of %d", k, n);
+	}
+	munmap(end - PAGE, PAGE);
+	munmap(buf, SEGMENTS * PAGE);
+}
+
 static uint32_t rnd(uint32_t below)
 {
 	static uint64_t x = 1;
