@@ -57,12 +57,12 @@ static xc_interface *xc_get(void)
 /* 1: runs; 0: is there, shut down or dying; -1: is gone */
 static int guest_state(xc_interface *xc)
 {
-	xc_dominfo_t info;
+	xc_domaininfo_t info;
 
-	if (xc_domain_getinfo(xc, domid, 1, &info) != 1 ||
-	    info.domid != (uint32_t)domid)
+	if (xc_domain_getinfolist(xc, domid, 1, &info) != 1 ||
+	    info.domain != domid)
 		return -1;
-	return !(info.shutdown || info.dying || info.crashed);
+	return !(info.flags & (XEN_DOMINF_shutdown | XEN_DOMINF_dying));
 }
 
 static struct xs *store_get(char *data, size_t size)
