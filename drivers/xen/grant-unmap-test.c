@@ -104,6 +104,16 @@ static void a_page_that_nobody_holds_is_unmapped_at_once(struct kunit *test)
 	expect_unmapped(test, m);
 }
 
+/* The page is unmapped already the second time, which the waiting caller is told. */
+static void a_caller_that_waits_gets_the_result(struct kunit *test)
+{
+	struct mapping *m = new_mapping(test);
+
+	gnttab_unmap_refs_async(&m->item);
+	KUNIT_EXPECT_EQ(test, gnttab_unmap_refs_sync(&m->item), -EINVAL);
+	expect_unmapped(test, m);
+}
+
 static void held_for(struct kunit *test, unsigned int ms)
 {
 	struct mapping *m = new_mapping(test);
@@ -304,6 +314,7 @@ static int grant_unmap_test_init(struct kunit *test)
 
 static struct kunit_case grant_unmap_test_cases[] = {
 	KUNIT_CASE(a_page_that_nobody_holds_is_unmapped_at_once),
+	KUNIT_CASE(a_caller_that_waits_gets_the_result),
 	KUNIT_CASE(a_held_page_is_unmapped_when_it_is_let_go),
 	KUNIT_CASE(a_page_held_for_long_is_unmapped_all_the_same),
 	KUNIT_CASE(a_held_page_delays_no_other_request),
