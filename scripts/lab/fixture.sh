@@ -56,6 +56,17 @@ fixture_git()
 		-c core.editor=true -c sequence.editor=true "$@"
 }
 
+# sparse_clone TREE DIRECTORY: a clone of a work tree, at its base, with only the
+# directories that the series touches.
+sparse_clone()
+{
+	git clone -q --shared --no-checkout "$1" "$2"
+	git -C "$2" fetch -q origin 'refs/tags/base:refs/tags/base'
+	git -C "$2" diff --name-only base origin/series | sed 's,/[^/]*$,,' | sort -u |
+		git -C "$2" sparse-checkout set --cone --stdin
+	git -C "$2" checkout -q --detach base
+}
+
 fixture_commit()
 {
 	git -C "$TREE" add -A
