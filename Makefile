@@ -20,7 +20,7 @@ help:
 	@echo 'make coverage       which lines of the series do the tests run?'
 	@echo 'make fuzz           200,000 random operations on the debug kernel [SEED=n OPS=n]'
 	@echo 'make soak HOURS=n   everything at once, for hours'
-	@echo 'make check-commits  build every commit of the series'
+	@echo 'make bisect         build, boot and test every commit of the series'
 	@echo 'make compare        the demo and the reproducers on series and stock side by side'
 	@echo 'make bench          what it costs, with the series and without: instructions, traps'
 	@echo 'make profile        in which functions [ROW="cycle 256 foreign" KERNEL=series]'
@@ -106,8 +106,8 @@ profile: kernels
 check-stock: kernels
 	@scripts/check-stock $(TEST)
 
-check-commits: setup
-	@scripts/check-commits
+bisect:
+	@scripts/bisect
 
 lint: setup
 	@scripts/lint
@@ -117,4 +117,4 @@ clean:
 
 .PHONY: help setup tree save series send-test kernel-series kernels run compare check \
 	check-long check-debug check-kasan check-kcsan check-configs \
-	check-mutations mutants coverage fuzz soak bench profile check-stock check-commits lint clean
+	check-mutations mutants coverage fuzz soak bench profile check-stock bisect lint clean

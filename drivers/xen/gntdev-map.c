@@ -3,6 +3,10 @@
  * One mapping request of gntdev: the grants, the pages they are mapped into,
  * and the user's view of them.
  *
+ * Copyright (c) 2006-2007, D G Murray.
+ *           (c) 2009 Gerd Hoffmann <kraxel@redhat.com>
+ *           (c) 2018 Oleksandr Andrushchenko, EPAM Systems Inc.
+ *
  * Life of a map:
  *
  *   IOCTL_GNTDEV_MAP_GRANT_REF allocates it, with its pages; the file has a

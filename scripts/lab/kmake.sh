@@ -60,6 +60,27 @@ kmake()
 		-j"${JOBS:-$(nproc)}" "$@"
 }
 
+# kmake_targets FILE.c...: prints what to make to have those compiled that the
+# architecture has. As a rule the whole directory, built as Kbuild has it there: which
+# files that are is part of what a configuration says.
+kmake_targets()
+{
+	local file
+
+	for file; do
+		case $file in
+		# arm64 compiles it as well.
+		arch/arm/xen/*) file=arch/arm64/xen/x.c ;;
+		esac
+		case $file in
+		mm/* | fs/*) printf '%s\n' "${file%.c}.o" ;;
+		"${IMAGE%%/boot/*}"/*) printf '%s/\n' "${file%/*}" ;;
+		arch/*) ;;
+		*) printf '%s/\n' "${file%/*}" ;;
+		esac
+	done | sort -u
+}
+
 # Two of these makes at once would both be slow, and in one tree both wrong.
 kmake_lock()
 {

@@ -6,6 +6,8 @@
 #	build_selftests		builds the programs of tools/testing/selftests/xen,
 #				where that is not done, and sets SELFTESTS to
 #				their directory
+#	build_selftests_from SOURCE DIRECTORY [VARIABLE-OF-MAKE]...
+#				the same for programs that lie elsewhere
 #	build_selftests_arm64	the same for arm64, with the cross compiler that
 #				scripts/setup --arm64 installs
 #	skip_auto_translated	arguments for gntdev_unmap in an auto-translated
@@ -43,22 +45,21 @@ done
 
 build_selftests()
 {
-	_build_selftests "$OUT/selftests"
+	build_selftests_from "$ROOT/tools/testing/selftests/xen" "$OUT/selftests"
 }
 
 build_selftests_arm64()
 {
-	_build_selftests "$OUT/selftests-arm64" ARCH=arm64 \
-		CROSS_COMPILE=aarch64-linux-gnu-
+	build_selftests_from "$ROOT/tools/testing/selftests/xen" \
+		"$OUT/selftests-arm64" ARCH=arm64 CROSS_COMPILE=aarch64-linux-gnu-
 }
 
-# _build_selftests DIRECTORY [VARIABLE-OF-MAKE]...
-_build_selftests()
+build_selftests_from()
 {
-	local src=$ROOT/tools/testing/selftests/xen neighbour
+	local src=$1 neighbour
 
-	SELFTESTS=$1
-	shift
+	SELFTESTS=$2
+	shift 2
 	[ -e "$TREE/tools/testing/selftests/lib.mk" ] || "$ROOT/scripts/tree-make" >&2
 	mkdir -p "$SELFTESTS"
 	exec 9>"$SELFTESTS/lock"

@@ -135,6 +135,28 @@ TEST_F(dmabuf, nobody_gets_at_its_map_by_an_offset)
 	EXPECT_EQ(0, close(buf));
 }
 
+TEST_F(dmabuf, a_wait_without_memory_holds_no_reference)
+{
+	struct situation *s = &self->s;
+	int buf, nth;
+
+	nth = open("/proc/thread-self/fail-nth", O_WRONLY);
+	if (nth < 0 || write_string(DEBUGFS "/failslab/ignore-gfp-wait", "N") ||
+	    write_string(DEBUGFS "/failslab/verbose", "0"))
+		SKIP(return, "no CONFIG_FAILSLAB, or no debugfs");
+	buf = export(s, s->g.ref, variant->flags);
+	ASSERT_LE(0, buf)
+		TH_LOG("%s", strerror(errno));
+	ASSERT_EQ(1, write(nth, "1", 1));
+	EXPECT_EQ(-1, wait_released(s, buf, 50));
+	EXPECT_EQ(ENOMEM, errno);
+	close(nth);
+	EXPECT_EQ(0, close(buf));
+	/* It is released, or was some time ago. */
+	if (wait_released(s, buf, SOON_MS))
+		EXPECT_EQ(ENOENT, errno);
+}
+
 TEST_F(dmabuf, a_bad_ref_maps_nothing)
 {
 	struct situation *s = &self->s;

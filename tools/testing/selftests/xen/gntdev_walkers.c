@@ -279,6 +279,33 @@ TEST_F(walkers, pagemap_scan_protects_nothing)
 	close(fd);
 }
 
+#define SOFT_DIRTY	(1ULL << 55)
+
+/* clear_refs does not track who writes to the pages, so they stay soft-dirty. */
+TEST_F(walkers, soft_dirty_is_kept)
+{
+	struct situation *s = &self->s;
+	uint64_t entry = 0;
+	char *page;
+	int i;
+
+	page = pages_alloc(1);
+	ASSERT_NE(NULL, page);
+	page[0] = 1;
+	ASSERT_TRUE(read_entry("/proc/self/pagemap", (uintptr_t)page / PAGE, &entry));
+	munmap(page, PAGE);
+	if (!(entry & SOFT_DIRTY))
+		SKIP(return, "no CONFIG_MEM_SOFT_DIRTY");
+	ASSERT_NE(MAP_FAILED, situation_map(s, PROT_READ | PROT_WRITE));
+	EXPECT_EQ(0, write_string("/proc/self/clear_refs", "4"));
+	for (i = 0; i < NPAGES; i++) {
+		ASSERT_TRUE(read_entry("/proc/self/pagemap",
+				       (uintptr_t)s->addr / PAGE + i, &entry));
+		EXPECT_NE(0, entry & SOFT_DIRTY);
+	}
+	EXPECT_TRUE(all_is_well(s));
+}
+
 /* ksmd leaves pages alone that are equal to each other and to others. */
 TEST_F(walkers, ksm_merges_nothing)
 {

@@ -26,7 +26,7 @@ void m2p_remove_override(unsigned long mfn, unsigned long pfn);
  * @mfn: machine frame number which the ordinary M2P does not resolve
  *
  * Costs a patched-out jump until the first user of overrides shows up.  Inline,
- * for GUP-fast comes here twice for each page.
+ * since GUP-fast calls it for each page.
  *
  * Context: Any, including NMI.
  * Return: the pfn, or ~0UL if @mfn has no override.
