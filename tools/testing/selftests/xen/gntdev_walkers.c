@@ -279,7 +279,7 @@ TEST_F(walkers, pagemap_scan_protects_nothing)
 	close(fd);
 }
 
-#define SOFT_DIRTY	(1ULL << 55)
+#define SOFT_DIRTY	((uint64_t)1 << 55)
 
 /* clear_refs does not track who writes to the pages, so they stay soft-dirty. */
 TEST_F(walkers, soft_dirty_is_kept)
