@@ -297,8 +297,8 @@ static void requests_that_wait_do_not_delay_a_page(struct kunit *test)
 	together = us_to_unmap_with(test, held, MANY_REQUESTS);
 	kunit_info(test, "unmapped after %llu us, with all requests after %llu us",
 		   alone, together);
-	KUNIT_EXPECT_LT(test, alone, LONG_MS * USEC_PER_MSEC);
-	KUNIT_EXPECT_LT(test, together, LONG_MS * USEC_PER_MSEC);
+	KUNIT_EXPECT_LT(test, alone, 10 * LONG_MS * USEC_PER_MSEC);
+	KUNIT_EXPECT_LT(test, together, 10 * LONG_MS * USEC_PER_MSEC);
 
 	for (i = 0; i < MANY_REQUESTS; i++)
 		expect_unmapped(test, held[i]);
