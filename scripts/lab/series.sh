@@ -38,7 +38,8 @@ series_patches()
 # series_view: prints the files of the kernel that this repository has whole.
 series_view()
 {
-	git -C "$ROOT" ls-files -- arch block drivers Documentation fs include kernel lib mm tools
+	git -C "$ROOT" ls-files -- arch block drivers Documentation fs include kernel lib mm \
+		tools ':!Documentation/lab'
 }
 
 # series_files FILTER: prints the files that the patches add (A), change (M) or either
