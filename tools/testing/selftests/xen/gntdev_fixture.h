@@ -86,6 +86,23 @@ static inline int situation_unmap(struct situation *s)
 	return ret;
 }
 
+/* Older kernels register no memory of files. */
+static inline bool uring_registers(struct situation *s)
+{
+	bool registers = false;
+	struct uring r;
+
+	if (uring_open(&r))
+		return false;
+	if (situation_map(s, PROT_READ | PROT_WRITE) != MAP_FAILED) {
+		registers = !uring_register(&r, s->addr, SIZE) ||
+			    errno != EOPNOTSUPP;
+		situation_unmap(s);
+	}
+	uring_close(&r);
+	return registers;
+}
+
 /*
  * Is count() back at value, within SOON_MS?  It can get below if something of an
  * earlier program was left: entries last for a grace period.

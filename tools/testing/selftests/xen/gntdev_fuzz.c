@@ -245,7 +245,7 @@ static bool result(struct thread *t, long ret)
 	return ret >= 0;
 }
 
-static __printf(1, 2) void fault(const char *format, ...)
+static __attribute__((format(printf, 1, 2))) void fault(const char *format, ...)
 {
 	unsigned long n = atomic_fetch_add(&shared->faults, 1);
 	va_list args;

@@ -41,8 +41,8 @@ int main(int argc, char **argv)
 		perror("IOCTL_GNTALLOC_ALLOC_GREF");
 		return 2;
 	}
-	memcpy(g.ref, op->gref_ids_flex, g.n * sizeof(uint32_t));
-	g.idle = op->gref_ids_flex[g.n];
+	memcpy(g.ref, op->gref_ids, g.n * sizeof(uint32_t));
+	g.idle = op->gref_ids[g.n];
 	for (i = 0; i < g.n; i++)
 		printf("%u%c", g.ref[i], i == g.n - 1 ? '\n' : ' ');
 	fflush(stdout);

@@ -520,8 +520,8 @@ static inline int grants_get_own(struct grants *g, int n, int flags)
 	op->count = n + 1;
 	ret = ioctl(g->alloc_fd, IOCTL_GNTALLOC_ALLOC_GREF, op);
 	if (!ret) {
-		memcpy(g->ref, op->gref_ids_flex, n * sizeof(uint32_t));
-		g->idle = op->gref_ids_flex[n];
+		memcpy(g->ref, op->gref_ids, n * sizeof(uint32_t));
+		g->idle = op->gref_ids[n];
 		g->alloc_index = op->index;
 		g->n = n;
 	}
