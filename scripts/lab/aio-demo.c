@@ -6,11 +6,13 @@
  *
  * maps the grants, writes the pages to DISK at WRITE-BLOCK, then reads as many
  * blocks from READ-BLOCK on into the same pages. It never looks at the bytes:
- * only the disk and the guest do. Prints one line of name=value pairs.
+ * only the disk and the guest do. Prints one line of name=value pairs, or exits
+ * with 77 if the kernel registers no such pages as buffers.
  *
  * How a page was pinned is observed, not inferred: a kprobe sees every call of
  * pin_user_pages_fast() on the mapping, another one each page which that call
- * had to hand on to the slow path.
+ * had to hand on to the slow path. Linux 6.1 does direct I/O by
+ * get_user_pages_fast(), and has another function for the slow path.
  */
 #include "grant-map.h"
 #include <libaio.h>
@@ -51,7 +53,9 @@ static void pins_watch(void)
 {
 	tracefs_write("kprobe_events",
 		      "p:kprobes/pin pin_user_pages_fast start=%di:x64 nr=%si:u32\n"
-		      "p:kprobes/slow __gup_longterm_locked start=%si:x64 nr=%dx:u32\n");
+		      "p:kprobes/get get_user_pages_fast start=%di:x64 nr=%si:u32\n"
+		      "p:kprobes/slow __gup_longterm_locked start=%si:x64 nr=%dx:u32\n"
+		      "p:kprobes/slow_get get_user_pages_unlocked start=%di:x64 nr=%si:u32\n");
 	tracefs_write("trace", "\n");
 	tracefs_write("events/kprobes/enable", "1");
 }
@@ -85,7 +89,7 @@ static struct pins pins_seen(const char *addr, size_t len)
 			continue;
 		if (start < (unsigned long)addr || start >= (unsigned long)addr + len)
 			continue;
-		if (strstr(line, " pin: "))
+		if (strstr(line, " pin: ") || strstr(line, " get: "))
 			all += nr;
 		else
 			slow += nr;
@@ -231,6 +235,10 @@ int main(int argc, char **argv)
 		struct iovec vec = { .iov_base = addr, .iov_len = len };
 
 		ret = io_uring_register_buffers(&ring, &vec, 1);
+		if (ret == -EOPNOTSUPP) {
+			pins_unwatch();
+			return 77;
+		}
 		if (ret)
 			errx(1, "io_uring_register_buffers: %s", strerror(-ret));
 		registered = pins_seen(addr, len);

@@ -45,13 +45,26 @@ done
 
 build_selftests()
 {
-	build_selftests_from "$ROOT/tools/testing/selftests/xen" "$OUT/selftests"
+	build_selftests_from "$(selftests_source)" "$OUT/selftests"
 }
 
 build_selftests_arm64()
 {
-	build_selftests_from "$ROOT/tools/testing/selftests/xen" \
+	build_selftests_from "$(selftests_source)" \
 		"$OUT/selftests-arm64" ARCH=arm64 CROSS_COMPILE=aarch64-linux-gnu-
+}
+
+# Those here are mainline's.
+selftests_source()
+{
+	local dir=tools/testing/selftests/xen
+
+	if grep -q -s "^+++ b/$dir/" "$ROOT/series/$BASE"/*.patch; then
+		"$ROOT/scripts/tree-make" >&2
+		printf '%s\n' "$TREE/$dir"
+	else
+		printf '%s\n' "$ROOT/$dir"
+	fi
 }
 
 build_selftests_from()
@@ -78,7 +91,7 @@ build_selftests_from()
 
 	# "../lib.mk" is looked for from any directory that make or the compiler
 	# is told of: one beside where ours will be in the kernel's tree.
-	neighbour=$TREE/tools/testing/selftests/mm
+	neighbour=$TREE/tools/testing/selftests/kcmp
 	make -s -C "$src" -I "$neighbour" OUTPUT="$SELFTESTS" "$@" \
 		KHDR_INCLUDES="-isystem $SELFTESTS/usr/include" \
 		USERCFLAGS="-Werror -I $neighbour" \
@@ -90,12 +103,14 @@ build_selftests_from()
 }
 
 # A program that died says nothing at its end, one that never ran says nothing
-# at all: both are seen by the plan that was not kept.
+# at all: both are seen by the plan that was not kept. What Linux 6.1 cannot do at
+# all it may skip.
 tap_verdict()
 {
-	awk '
+	awk -v base="$BASE" '
 	{ sub(/\r$/, "") }
 	/^1\.\.[0-9]+$/ { plan += substr($0, 4) }
+	base == "6.1" && /^ok .* # SKIP io_uring registers no memory of files/ { ran++; next }
 	/^ok / && / # SKIP/ { skipped++; print "skipped: " $0 }
 	/^ok / { ran++ }
 	/^not ok / { ran++; failed++; print "failed: " $0 }
