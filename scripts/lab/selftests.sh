@@ -128,7 +128,7 @@ tap_run()
 	scratch
 	"$ROOT/scripts/dom0-run" "$@" >"$SCRATCH/tap" 2>&1 || rc=$?
 	cat "$SCRATCH/tap"
-	tap_verdict "$SCRATCH/tap"
+	tap_verdict "$SCRATCH/tap" || return
 	[ "$rc" = 0 ] || die "dom0-run ended with $rc" "its --help tells what that means"
 }
 
