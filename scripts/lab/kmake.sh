@@ -44,6 +44,16 @@ kmake_compiler()
 	esac
 }
 
+# kmake_config NAME: the compiler and the objects of scripts/configs/NAME.config.
+kmake_config()
+{
+	local compiler
+
+	compiler=$(sed -n 's/^# compiler: //p' "$ROOT/scripts/configs/$1.config")
+	kmake_compiler "${compiler:-gcc}"
+	OBJ=obj-$1
+}
+
 # kmake_settings NAME=VALUE...: for every make from now on.
 kmake_settings()
 {
