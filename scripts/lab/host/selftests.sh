@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# shellcheck shell=bash
+#
+# Sourced after common.sh by what runs the kernel selftests. Gives
+#
+#	build_selftests		builds the programs of tools/testing/selftests/xen,
+#				where that is not done, and sets SELFTESTS to
+#				their directory
+#	build_selftests_from SOURCE DIRECTORY [VARIABLE-OF-MAKE]...
+#				the same for programs that lie elsewhere
+#	build_selftests_arm64	the same for arm64, with the cross compiler that
+#				scripts/setup --arm64 installs
+#	skip_auto_translated	arguments for gntdev_unmap in an auto-translated
+#				domain, with what differs there
+#	tap_verdict LOG		reads the TAP of one or more programs and fails,
+#				saying why, unless every test in it passed
+#	tap_run ARGUMENT...	calls dom0-run, shows what it brings back and fails
+#				unless that is the TAP of tests that all passed
+#	selftests_run [OPTION]... -- "PROGRAM [ARGUMENT]..."...
+#				builds the programs and does the same with them, in
+#				dom0; the OPTIONs are those of dom0-run
+#
+# The programs are built by the kernel's own rules, from where they lie: the
+# kernel's tree is asked only for its lib.mk, its harness and its headers.
+
+# Grants are mapped there until the map object goes, so parts of them cannot be
+# unmapped; and the PTEs are ordinary ones, which fork() copies and mprotect()
+# changes.
+skip_auto_translated=
+for name in partial_munmap_leaves_the_rest_usable \
+	partial_munmaps_with_several_pinned_pages \
+	a_mapping_put_over_it_keeps_the_data \
+	madv_dontneed_keeps_the_data \
+	madv_dontneed_returns_idle_grants_at_once \
+	mremap_can_shrink_and_cannot_grow \
+	exec_keeps_the_data_in_flight \
+	the_oom_reaper_keeps_the_data \
+	fork_does_not_copy_the_mapping \
+	fork_after_madv_dofork_does_not_copy_it_either \
+	mprotect_of_a_writable_mapping_is_refused \
+	mprotect_of_a_part_is_refused \
+	mprotect_across_a_mapping_leaves_it; do
+	skip_auto_translated+=" -T $name"
+done
+
+build_selftests()
+{
+	build_selftests_from "$(selftests_source)" "$OUT/selftests"
+}
+
+build_selftests_arm64()
+{
+	build_selftests_from "$(selftests_source)" \
+		"$OUT/selftests-arm64" ARCH=arm64 CROSS_COMPILE=aarch64-linux-gnu-
+}
+
+# Those here are mainline's.
+selftests_source()
+{
+	local dir=tools/testing/selftests/xen
+
+	if grep -q -s "^+++ b/$dir/" "$ROOT/series/$BASE"/*.patch; then
+		"$ROOT/scripts/tree-make" >&2
+		printf '%s\n' "$TREE/$dir"
+	else
+		printf '%s\n' "$ROOT/$dir"
+	fi
+}
+
+build_selftests_from()
+{
+	local src=$1 neighbour
+
+	SELFTESTS=$2
+	shift 2
+	[ -e "$TREE/tools/testing/selftests/lib.mk" ] || "$ROOT/scripts/tree-make" >&2
+	mkdir -p "$SELFTESTS"
+	exec 9>"$SELFTESTS/lock"
+	flock -w 600 9 || die "another build of the selftests takes more than 10 minutes" \
+		"see who holds $SELFTESTS/lock"
+
+	if [ ! -e "$SELFTESTS/usr/include/xen/gntdev.h" ]; then
+		make -s -C "$TREE" O="$SELFTESTS/obj" "$@" \
+			INSTALL_HDR_PATH="$SELFTESTS/usr.new" headers_install \
+			>"$SELFTESTS/build.log" 2>&1 9>&- ||
+			die "the kernel's headers were not installed" \
+				"see $SELFTESTS/build.log"
+		rm -rf "${SELFTESTS:?}/usr" "${SELFTESTS:?}/obj"
+		mv "$SELFTESTS/usr.new" "$SELFTESTS/usr"
+	fi
+
+	# "../lib.mk" is looked for from any directory that make or the compiler
+	# is told of: one beside where ours will be in the kernel's tree.
+	neighbour=$TREE/tools/testing/selftests/kcmp
+	make -s -C "$src" -I "$neighbour" OUTPUT="$SELFTESTS" "$@" \
+		KHDR_INCLUDES="-isystem $SELFTESTS/usr/include" \
+		USERCFLAGS="-Werror -I $neighbour" \
+		>"$SELFTESTS/build.log" 2>&1 9>&- || {
+		tail -n 30 "$SELFTESTS/build.log" >&2
+		die "the selftests do not build" "see $SELFTESTS/build.log"
+	}
+	exec 9>&-
+}
+
+# A program that died says nothing at its end, one that never ran says nothing
+# at all: both are seen by the plan that was not kept. What Linux 6.1 cannot do at
+# all it may skip.
+tap_verdict()
+{
+	awk -v base="$BASE" '
+	{ sub(/\r$/, "") }
+	/^1\.\.[0-9]+$/ { plan += substr($0, 4) }
+	base == "6.1" && /^ok .* # SKIP io_uring registers no memory of files/ { ran++; next }
+	/^ok / && / # SKIP/ { skipped++; print "skipped: " $0 }
+	/^ok / { ran++ }
+	/^not ok / { ran++; failed++; print "failed: " $0 }
+	END {
+		printf "%d tests, %d failed, %d skipped, %d not run\n",
+			plan, failed, skipped, plan - ran
+		exit !(plan > 0 && ran == plan && !failed && !skipped)
+	}' "$1"
+}
+
+tap_run()
+{
+	local rc=0
+
+	scratch
+	"$ROOT/scripts/dom0-run" "$@" >"$SCRATCH/tap" 2>&1 || rc=$?
+	cat "$SCRATCH/tap"
+	tap_verdict "$SCRATCH/tap" || return
+	[ "$rc" = 0 ] || die "dom0-run ended with $rc" "its --help tells what that means"
+}
+
+selftests_run()
+{
+	local options=(--put "$ROOT/scripts/lab/dom0/selftests") program
+
+	while [ "$1" != -- ]; do
+		options+=("$1")
+		shift
+	done
+	shift
+	build_selftests
+	for program; do
+		program=$SELFTESTS/${program%% *}
+		[[ " ${options[*]} " = *" --put $program "* ]] ||
+			options+=(--put "$program")
+	done
+	tap_run "${options[@]}" -- ./selftests "$@"
+}
