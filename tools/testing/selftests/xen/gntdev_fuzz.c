@@ -1510,8 +1510,8 @@ static void cover(char *p, size_t len)
 		fault("cannot cover a mapping: %s", strerror(errno));
 }
 
-/* The bytes of a mapping, by one way or another; covers it. */
-static bool bring(struct thread *t, unsigned int way, char *p, size_t len)
+/* Reads a mapping into t->got, by one way or another; covers it. */
+static long bring(struct thread *t, unsigned int way, char *p, size_t len)
 {
 	struct iovec iov = { p, len };
 	long n;
@@ -1522,7 +1522,7 @@ static bool bring(struct thread *t, unsigned int way, char *p, size_t len)
 		cover(p, len);
 		if (n == (long)len)
 			n = read_all(t->my_pipe[0], t->got, len);
-		return n == (long)len;
+		return n;
 	case 1:
 		n = pwrite(t->disk, p, len, area(t));
 		break;
@@ -1539,7 +1539,7 @@ static bool bring(struct thread *t, unsigned int way, char *p, size_t len)
 	cover(p, len);
 	if (n == (long)len && (way == 1 || way == 2))
 		n = pread(t->disk, t->got, len, area(t));
-	return n == (long)len;
+	return n;
 }
 
 /* All of it is ours and right, so it has to work. */
@@ -1548,7 +1548,7 @@ static bool do_alone(struct thread *t)
 	unsigned int i, way = rnd(t, 5);
 	struct ioctl_gntdev_grant_ref ref[WPAGES];
 	union add_op add;
-	size_t len;
+	long len, n;
 	char *p;
 
 	fill_add_op(t, &add, true);
@@ -1565,10 +1565,11 @@ static bool do_alone(struct thread *t)
 	if (p == MAP_FAILED) {
 		fault("cannot map a map of one's own: %s", strerror(errno));
 		cover(t->mine, len);
-	} else if (!bring(t, way, p, len)) {
-		fault("alone: way %u brought nothing: %s", way, strerror(errno));
 	} else {
-		for (i = 0; i < add.op.count; i++)
+		n = bring(t, way, p, len);
+		if (n != len)
+			fault("alone: way %u brought %ld of %ld bytes", way, n, len);
+		for (i = 0; n == len && i < add.op.count; i++)
 			if (memcmp(t->got + i * PAGE, bytes_of(ref[i]), PAGE))
 				fault("alone: way %u, page %u of %u is wrong",
 				      way, i, add.op.count);
