@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * One mapping request of gntdev: the grants, the pages they are mapped into,
- * and the user's view of them.
+ * and the user's mapping of them.
  *
  * Copyright (c) 2006-2007, D G Murray.
  *           (c) 2009 Gerd Hoffmann <kraxel@redhat.com>
@@ -12,25 +12,24 @@
  *   IOCTL_GNTDEV_MAP_GRANT_REF allocates it, with its pages; the file has a
  *   reference until IOCTL_GNTDEV_UNMAP_GRANT_REF or the last close();
  *
- *   mmap() maps the grants, once in a map's life if it succeeds.  Each VMA has
- *   a reference; there can be several, since a VMA can be split;
+ *   mmap() maps the grants; it can succeed only once per map.  Each VMA has a
+ *   reference; there can be several, since a VMA can be split;
  *
  *   in a PV domain an MMU notifier over the mapped range unmaps grants before
- *   the core mm removes the PTEs.  What somebody holds stays mapped for the
- *   kernel, page by page (see grant-unmap.c).  The notifier goes with the last
- *   VMA: neither the addresses nor the mm are the map's any more;
+ *   the core mm removes the PTEs.  Referenced pages stay mapped in the kernel,
+ *   each on its own (see grant-unmap.c).  The notifier is removed with the last
+ *   VMA, since the map then owns neither the addresses nor the mm;
  *
- *   in an auto-translated domain a user's PTEs are like those of any page of a
- *   driver.  The grants are unmapped when the last reference goes;
+ *   in an auto-translated domain the user's PTEs are ordinary ones.  The grants
+ *   are unmapped when the last reference is dropped;
  *
- *   when there are no references and no mapped pages left, the other end is
- *   told, if it has asked for that, and an RCU grace period later the map is
- *   freed.
+ *   when there are no references and no mapped pages left, the event channel is
+ *   notified, if requested, and the map is freed an RCU grace period later.
  *
  * Locks: priv->lock protects the tree of maps, and ->flags and ->notify of
- * each, which the notifier reads without it.  mmap_lock, held for writing,
- * keeps everybody out while PTEs are made.  Notifiers cannot rely on it; for what
- * holds when PTEs go see grant-unmap.c.
+ * each, which the notifier reads without it.  PTEs are created with mmap_lock
+ * held for writing, which excludes all but lockless walkers.  Notifiers cannot
+ * rely on mmap_lock; see grant-unmap.c for the locks when PTEs are removed.
  */
 
 #define pr_fmt(fmt) "xen:" KBUILD_MODNAME ": " fmt
@@ -65,7 +64,7 @@ static void gntdev_dma_args(const struct gntdev_grant_map *map,
 }
 #endif
 
-/* Takes out of map->pages[] what must not be used again; returns what is left. */
+/* Drop retired pages from map->pages[]; returns the number of pages left. */
 static int gntdev_drop_retired_pages(struct gntdev_grant_map *map)
 {
 	int i, count = 0;
@@ -104,7 +103,7 @@ static void gntdev_free_map(struct gntdev_grant_map *map)
 	kfree(map);
 }
 
-/* No references, no mapped pages: the end of a map. */
+/* Called when the map has no references and no mapped pages left. */
 static void gntdev_map_idle(struct gnttab_kmap_owner *owner)
 {
 	struct gntdev_grant_map *map =
@@ -116,7 +115,7 @@ static void gntdev_map_idle(struct gnttab_kmap_owner *owner)
 	}
 }
 
-/* An RCU grace period later. */
+/* Called an RCU grace period after gntdev_map_idle(). */
 static void gntdev_map_free(struct gnttab_kmap_owner *owner)
 {
 	struct gntdev_grant_map *map =
@@ -154,7 +153,7 @@ static int gntdev_alloc_pages(struct gntdev_priv *priv,
 
 /**
  * gntdev_alloc_map - allocate a map and its pages
- * @priv: of the file
+ * @priv: the file's gntdev_priv
  * @count: number of pages
  * @dma_flags: GNTDEV_DMA_FLAG_*, for pages that a device can reach
  *
@@ -167,7 +166,7 @@ struct gntdev_grant_map *gntdev_alloc_map(struct gntdev_priv *priv, int count,
 	struct gntdev_grant_map *map;
 	int i;
 
-	/* Here, because mmap() comes too late for it. */
+	/* Patches code, which must not be done with mmap_lock held. */
 	m2p_override_prepare();
 
 	map = kzalloc_obj(*map);
@@ -175,7 +174,7 @@ struct gntdev_grant_map *gntdev_alloc_map(struct gntdev_priv *priv, int count,
 		return NULL;
 
 	map->count = count;
-	/* Three arrays in one, each of which leaves the next one aligned. */
+	/* Three arrays in one; each one ends aligned for the next. */
 	map->kmaps = kvmalloc_array(count, sizeof(map->kmaps[0]) +
 				    sizeof(map->pages[0]) +
 				    sizeof(map->grants[0]), GFP_KERNEL);
@@ -228,15 +227,15 @@ static int gntdev_cmp_index(const void *key, const struct rb_node *node)
 }
 
 /**
- * gntdev_add_map - give a map an offset and add it to its file
- * @priv: of the file
+ * gntdev_add_map - assign an offset to a map and add it to its file
+ * @priv: the file's gntdev_priv
  * @add: the map
  *
- * The offset is that behind the last map.  Holes are not looked for: there are
- * more offsets than anybody can use up.
+ * The map is added behind the last one.  Holes are not reused: on 64-bit the
+ * offsets cannot be exhausted.
  *
  * Context: priv->lock is held.
- * Return: 0; -ENOSPC if somebody could, where a long has 32 bits.
+ * Return: 0; -ENOSPC if the offset would overflow (32-bit only).
  */
 int gntdev_add_map(struct gntdev_priv *priv, struct gntdev_grant_map *add)
 {
@@ -251,9 +250,9 @@ int gntdev_add_map(struct gntdev_priv *priv, struct gntdev_grant_map *add)
 }
 
 /**
- * gntdev_remove_map - let a file forget a map
- * @priv: of the file
- * @map: the map, whose reference is the caller's now
+ * gntdev_remove_map - remove a map from its file
+ * @priv: the file's gntdev_priv
+ * @map: the map; the caller takes over the file's reference
  *
  * Context: priv->lock is held.
  */
@@ -263,8 +262,8 @@ void gntdev_remove_map(struct gntdev_priv *priv, struct gntdev_grant_map *map)
 }
 
 /**
- * gntdev_find_map_of - find the map that an offset is in
- * @priv: of the file
+ * gntdev_find_map_of - find the map that contains an offset
+ * @priv: the file's gntdev_priv
  * @index: offset in pages
  *
  * Context: priv->lock is held.
@@ -280,7 +279,7 @@ struct gntdev_grant_map *gntdev_find_map_of(struct gntdev_priv *priv,
 
 /**
  * gntdev_find_map_index - find a map by its offset
- * @priv: of the file
+ * @priv: the file's gntdev_priv
  * @index: offset in pages of the map's first page
  * @count: number of pages the map must have, or 0
  *
@@ -298,19 +297,19 @@ struct gntdev_grant_map *gntdev_find_map_index(struct gntdev_priv *priv,
 	return map;
 }
 
-/* The byte that UNMAP_NOTIFY_CLEAR_BYTE asks to clear, or a negative number. */
+/* The byte to clear for UNMAP_NOTIFY_CLEAR_BYTE, or a negative number. */
 static int gntdev_notify_byte(const struct gntdev_grant_map *map)
 {
 	return map->flags & GNTMAP_readonly ? -1 : READ_ONCE(map->notify.addr);
 }
 
 /**
- * gntdev_is_gone - was a page mapped for a user who has unmapped it?
+ * gntdev_is_gone - has a page been mapped and unmapped again by the user?
  * @map: the map
- * @pgno: number of the page in the map
+ * @pgno: index of the page in the map
  *
  * Context: priv->lock is held.
- * Return: true if there is, and will be, no user's side of the page.
+ * Return: true if the page has no user mapping and will not get one again.
  */
 bool gntdev_is_gone(const struct gntdev_grant_map *map, unsigned int pgno)
 {
@@ -320,10 +319,10 @@ bool gntdev_is_gone(const struct gntdev_grant_map *map, unsigned int pgno)
 
 /**
  * gntdev_put_map - drop a reference
- * @priv: of the file, or NULL
+ * @priv: the file's gntdev_priv, or NULL
  * @map: the map, or NULL
  *
- * Context: May sleep if it can be the last reference.
+ * Context: May sleep if this can drop the last reference.
  */
 void gntdev_put_map(struct gntdev_priv *priv, struct gntdev_grant_map *map)
 {
@@ -343,8 +342,8 @@ void gntdev_put_map(struct gntdev_priv *priv, struct gntdev_grant_map *map)
 }
 
 /*
- * The caller adds all pages to owner->live beforehand, since a mapped page can be
- * unmapped, and taken off again, at any time.
+ * The caller adds all pages to owner->live beforehand, since a mapped page can
+ * be unmapped, and subtracted again, at any time.
  */
 static void gntdev_kmap_is_mapped(struct gnttab_kmap *kmap,
 				  const struct gnttab_map_grant_ref *op)
@@ -357,10 +356,10 @@ static void gntdev_kmap_is_mapped(struct gnttab_kmap *kmap,
  * gntdev_map_grant_pages - map the grants of a map for the kernel
  * @map: the map, with its flags set
  *
- * For auto-translated domains; does nothing if they are mapped already.
+ * For auto-translated domains; does nothing if the grants are mapped already.
  *
  * Context: May sleep.
- * Return: 0; -ENOMEM; -EINVAL if Xen does not accept one of the grants.
+ * Return: 0; -ENOMEM; -EINVAL if Xen fails to map one of the grants.
  */
 int gntdev_map_grant_pages(struct gntdev_grant_map *map)
 {
@@ -416,13 +415,13 @@ static int gntdev_set_pte_op(pte_t *pte, unsigned long addr, void *data)
 	struct ioctl_gntdev_grant_ref grant;
 	u32 flags;
 
-	/* The machine address of a page table is looked up at its first PTE. */
+	/* Look up the machine address once per page table, at the first PTE. */
 	if (!i || !offset_in_page(pte))
 		ops->maddr = arbitrary_virt_to_machine(pte).maddr;
 	else
 		ops->maddr += sizeof(*pte);
 
-	/* Not above: they would have to be kept across that call. */
+	/* Read after the call above, so that it need not preserve them. */
 	grant = map->grants[i];
 	flags = map->flags;
 
@@ -437,7 +436,7 @@ static int gntdev_set_pte_op(pte_t *pte, unsigned long addr, void *data)
 	return 0;
 }
 
-/* Unmaps the user sides in a range of the map's addresses. */
+/* Remove the user mappings in a range of the map's addresses. */
 static void gntdev_unmap_user(struct gntdev_grant_map *map, unsigned long start,
 			      unsigned long end, bool may_sleep)
 {
@@ -457,7 +456,7 @@ static void gntdev_unmap_user(struct gntdev_grant_map *map, unsigned long start,
 	}
 }
 
-/* Makes the PTEs of a VMA, and the mappings in the direct map that they nest in. */
+/* Create the PTEs of a VMA, and the direct mappings that they are nested in. */
 static int gntdev_map_ptes(struct gntdev_grant_map *map,
 			   struct vm_area_struct *vma)
 {
@@ -496,7 +495,7 @@ static int gntdev_map_ptes(struct gntdev_grant_map *map,
 	}
 	atomic_sub(map->count - mapped, &map->owner.live);
 
-	/* A PTE is left only if Xen did not take it back; it will be retired. */
+	/* A PTE is left only if Xen failed to unmap it; retire its page. */
 	if (err) {
 		gntdev_unmap_user(map, vma->vm_start, vma->vm_end, true);
 		gnttab_kmap_unmap(map->kmaps, map->count);
@@ -523,8 +522,8 @@ static void gntdev_vma_close(struct vm_area_struct *vma)
 }
 
 /*
- * The PTEs are Xen's, so the core mm can not change what they permit.  It asks
- * before it tries; say no instead of losing the mapping.
+ * Xen owns the PTEs, so the core mm cannot change their permissions.
+ * mprotect() fails with EACCES, since trying would lose the mapping.
  */
 static int gntdev_vma_mprotect(struct vm_area_struct *vma, unsigned long start,
 			       unsigned long end, unsigned long newflags)
@@ -541,7 +540,7 @@ static struct page *gntdev_vma_find_page(struct vm_area_struct *vma,
 	return i < map->count ? map->pages[i] : NULL;
 }
 
-/* Of a child of fork() in a PV domain, whose range is empty. */
+/* For the child of a fork() in a PV domain; its VMA has no PTEs. */
 static const struct vm_operations_struct gntdev_child_vmops = {
 	.open = gntdev_vma_open,
 	.close = gntdev_vma_close,
@@ -554,15 +553,15 @@ static void gntdev_pv_vma_open(struct vm_area_struct *vma)
 
 	gntdev_vma_open(vma);
 
-	/* The VMA that this is a copy of keeps the notifier in place. */
+	/* The VMA that this one was copied from keeps the notifier alive. */
 	if (vma->vm_mm == map->notifier.mm) {
 		atomic_inc(&map->vmas);
 		return;
 	}
 
 	/*
-	 * Xen would refuse to let a child have the PTEs, even if MADV_DOFORK
-	 * has cleared VM_DONTCOPY.
+	 * Xen rejects copies of the PTEs in a child, so do not copy them even
+	 * if MADV_DOFORK has cleared VM_DONTCOPY.
 	 */
 	vm_flags_set(vma, VM_WIPEONFORK);
 	vma->vm_ops = &gntdev_child_vmops;
@@ -585,7 +584,7 @@ static const struct vm_operations_struct gntdev_pv_vmops = {
 	.find_normal_page = gntdev_vma_find_page,
 };
 
-/* Of auto-translated domains, where the PTEs are ordinary ones. */
+/* For auto-translated domains, where the PTEs are ordinary ones. */
 static const struct vm_operations_struct gntdev_vmops = {
 	.open = gntdev_vma_open,
 	.close = gntdev_vma_close,
@@ -596,7 +595,7 @@ static const struct vm_operations_struct gntdev_vmops = {
  * @vma: any VMA
  *
  * Context: mmap_lock is held.
- * Return: the map, or NULL if @vma is not one of gntdev's.
+ * Return: the map, or NULL if @vma does not belong to gntdev.
  */
 struct gntdev_grant_map *gntdev_map_of_vma(struct vm_area_struct *vma)
 {
@@ -608,8 +607,8 @@ struct gntdev_grant_map *gntdev_map_of_vma(struct vm_area_struct *vma)
 }
 
 /*
- * Only what removes PTEs unmaps grants.  Everything else leaves them as they
- * are: it concerns bits of PTEs that are not ours to change.
+ * Only events that remove PTEs unmap grants.  All other events concern PTE bits
+ * that the kernel must not change, and are ignored.
  */
 static bool gntdev_event_unmaps(enum mmu_notifier_event event)
 {
@@ -665,10 +664,10 @@ static int gntdev_map_vma_pv(struct gntdev_grant_map *map,
 		return err;
 
 	/*
-	 * Nobody changes page tables in this range while mmap_lock is held for
-	 * writing, so there is nothing to retry.  But the notifier may have
-	 * been inserted while some range was being invalidated, and must not
-	 * miss the next one.
+	 * The page tables of this range cannot change while mmap_lock is held
+	 * for writing, so there is nothing to retry.  But the notifier may have
+	 * been inserted during another invalidation; wait for it to end, so
+	 * that the notifier does not miss the next one.
 	 */
 	mmu_interval_read_begin(&map->notifier);
 	atomic_set(&map->vmas, 1);
@@ -681,8 +680,8 @@ static int gntdev_map_vma_pv(struct gntdev_grant_map *map,
 }
 
 /**
- * gntdev_is_unmapped - can a map be mapped, be it anew?
- * @map: the map, which nobody but the worker is about to map or unmap
+ * gntdev_is_unmapped - can a map be mapped, possibly again?
+ * @map: the map, which only the worker may unmap concurrently
  *
  * Return: true if none of its pages is mapped, waits or is retired.
  */
@@ -691,7 +690,7 @@ bool gntdev_is_unmapped(const struct gntdev_grant_map *map)
 	int i;
 
 	for (i = 0; i < map->count; i++) {
-		/* Pairs with batch_unmap(), which is done with the page then. */
+		/* Pairs with batch_unmap(), which no longer uses the page. */
 		u8 state = smp_load_acquire(&map->kmaps[i].state);
 
 		if (state != GNTTAB_KMAP_NONE && state != GNTTAB_KMAP_GONE)
@@ -704,18 +703,18 @@ bool gntdev_is_unmapped(const struct gntdev_grant_map *map)
 /**
  * gntdev_map_vma - map the grants of a map for a user
  * @map: the map, with its flags set; the caller's reference becomes the VMA's
- * @vma: a new VMA of just the size of the map
+ * @vma: a new VMA of exactly the size of the map
  *
  * Context: mmap_lock is held for writing.  May sleep, for long if the other
  * domain has paged a frame out.
- * Return: 0; -ENOMEM; -ENOSPC if Xen is out of handles; -EINVAL if it does not
- * accept one of the grants.
+ * Return: 0; -ENOMEM; -ENOSPC if Xen is out of handles; -EINVAL if Xen fails to
+ * map one of the grants.
  */
 int gntdev_map_vma(struct gntdev_grant_map *map, struct vm_area_struct *vma)
 {
 	int err;
 
-	/* Here, not when it failed: few programs try again. */
+	/* Released here, not on failure, as few programs retry mmap(). */
 	if (map->mmap_failed) {
 		synchronize_rcu();
 		gnttab_kmap_release(map->kmaps, map->count);
@@ -726,8 +725,8 @@ int gntdev_map_vma(struct gntdev_grant_map *map, struct vm_area_struct *vma)
 	vm_flags_set(vma, VM_DONTEXPAND | VM_DONTDUMP | VM_MIXEDMAP);
 
 	/*
-	 * Xen would not let a write through; do not promise one.  In an
-	 * auto-translated domain the write would be tried again for ever.
+	 * Xen does not permit writes; do not let mprotect() enable them.  In an
+	 * auto-translated domain a write would fault again forever.
 	 */
 	if (map->flags & GNTMAP_readonly)
 		vm_flags_clear(vma, VM_MAYWRITE);

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * KUnit tests of how a backend's pages are unmapped while somebody holds them,
- * and of the state in which a page goes back to the allocator.
+ * KUnit tests of how a backend's pages are unmapped while they are referenced,
+ * and of the state in which a page is returned to the allocator.
  *
- * They run at boot in dom0, which maps grants of its own.  A failure means that a
- * backend's I/O could go on in memory that is another's by then, that a guest
- * never gets its pages back, or that the next user of a page takes it for one
- * that maps a grant.
+ * They run at boot in dom0, which maps its own grants.  A failure means that a
+ * backend's I/O could continue in memory that has a new owner, that a guest
+ * never gets its pages back, or that a page looks foreign to its next user.
  */
 
 #include <kunit/test.h>
@@ -21,14 +20,14 @@
 #include <xen/page.h>
 #include <xen/xen.h>
 
-/* Longer than a page counts as young, be a jiffy 10 ms. */
+/* Longer than a page counts as young, even if a jiffy is 10 ms. */
 #define LONG_MS		1000
-/* No promise, but more than the worker needs on any machine. */
+/* Not guaranteed, but more than the worker needs on any machine. */
 #define SOON_MS		5000
-/* Of 64 disks with a ring of 32 each. */
+/* The requests of 64 disks with a ring of 32 each. */
 #define MANY_REQUESTS	(64 * 32)
 
-/* A page that is granted, and mapped as another one. */
+/* A granted page, and the page that it is mapped into. */
 struct mapping {
 	struct page *granted, *page;
 	grant_ref_t ref;
@@ -48,7 +47,7 @@ static void mapping_is_unmapped(int result, struct gntab_unmap_queue_data *item)
 
 static struct mapping *new_mapping(struct kunit *test)
 {
-	/* Not the test's memory: after a failure the worker still has it. */
+	/* Not kunit_kzalloc(): after a failure the worker still uses it. */
 	struct mapping *m = kzalloc(sizeof(*m), GFP_KERNEL);
 	struct gnttab_map_grant_ref op;
 	unsigned long addr;
@@ -80,7 +79,7 @@ static struct mapping *new_mapping(struct kunit *test)
 	return m;
 }
 
-/* The end of a mapping.  One that is not unmapped by now cannot be freed. */
+/* Wait for a mapping to be unmapped, and free it.  Leaks it on a timeout. */
 static void expect_unmapped(struct kunit *test, struct mapping *m)
 {
 	unsigned long left;
@@ -104,7 +103,7 @@ static void a_page_that_nobody_holds_is_unmapped_at_once(struct kunit *test)
 	expect_unmapped(test, m);
 }
 
-/* The page is unmapped already the second time, which the waiting caller is told. */
+/* The second unmap fails, and its caller, which waits, gets the error. */
 static void a_caller_that_waits_gets_the_result(struct kunit *test)
 {
 	struct mapping *m = new_mapping(test);
@@ -122,7 +121,7 @@ static void held_for(struct kunit *test, unsigned int ms)
 	gnttab_unmap_refs_async(&m->item);
 	msleep(ms);
 	KUNIT_EXPECT_FALSE(test, completion_done(&m->done));
-	/* It is mapped as long as it is held. */
+	/* It stays mapped while it is referenced. */
 	KUNIT_EXPECT_TRUE(test, PageForeign(m->page));
 
 	put_page(m->page);
@@ -158,7 +157,7 @@ static void a_held_page_delays_no_other_request(struct kunit *test)
 	expect_unmapped(test, held);
 }
 
-/* A mapping as gntdev has it, without a user's side. */
+/* A mapping like those of gntdev, without a user mapping. */
 struct owned_mapping {
 	struct mapping *m;
 	struct gnttab_kmap kmap;
@@ -204,8 +203,9 @@ static struct owned_mapping *new_owned_mapping(struct kunit *test)
 }
 
 /*
- * The page is what it was before it was mapped: gnttab_alloc_pages() gives it out
- * as it is.  Returns the time, in ns, at which it was unmapped.
+ * Check that the page is in the state that it had before it was mapped, since
+ * gnttab_alloc_pages() does not reset it.  Returns the time, in ns, at which it
+ * was unmapped.
  */
 static u64 expect_owned_unmapped(struct kunit *test, struct owned_mapping *o)
 {
@@ -215,7 +215,7 @@ static u64 expect_owned_unmapped(struct kunit *test, struct owned_mapping *o)
 	left = wait_for_completion_timeout(&o->m->done, msecs_to_jiffies(SOON_MS));
 	KUNIT_ASSERT_NE_MSG(test, left, 0UL, "not unmapped after %d ms", SOON_MS);
 	idle_at = o->idle_at;
-	/* Lockless walkers cannot take hold of it until the grace period is over. */
+	/* Lockless walkers cannot reference it during the grace period. */
 	KUNIT_EXPECT_EQ(test, o->count_when_idle, 0);
 	KUNIT_EXPECT_EQ(test, o->kmap.state, GNTTAB_KMAP_NONE);
 	KUNIT_EXPECT_FALSE(test, PageForeign(o->m->page));
@@ -245,7 +245,7 @@ static void a_page_that_was_held_is_not_foreign(struct kunit *test)
 	gnttab_kmap_unmap(&o->kmap, 1);
 	gnttab_kmap_put_owner(&o->owner, 1);
 	msleep(20);
-	/* Holders look at it, for a grant copy say, until they let go. */
+	/* A referenced page must stay foreign, e.g. for a grant copy. */
 	KUNIT_EXPECT_FALSE(test, completion_done(&o->m->done));
 	KUNIT_EXPECT_TRUE(test, PageForeign(o->m->page));
 
@@ -253,7 +253,7 @@ static void a_page_that_was_held_is_not_foreign(struct kunit *test)
 	expect_owned_unmapped(test, o);
 }
 
-/* Returns the time, in us, that it takes to unmap a page along with some requests. */
+/* Return the time, in us, to unmap a page together with @count requests. */
 static u64 us_to_unmap_with(struct kunit *test, struct mapping **held,
 			    unsigned int count)
 {
@@ -275,8 +275,8 @@ static u64 us_to_unmap_with(struct kunit *test, struct mapping **held,
 }
 
 /*
- * All requests of many disks wait, as when a network's storage stalls.  A page of
- * gntdev is released, alone at first and then together with the requests.
+ * All requests of many disks wait, as if network storage stalls.  A page of
+ * gntdev is released, first alone and then together with the requests.
  */
 static void requests_that_wait_do_not_delay_a_page(struct kunit *test)
 {

@@ -1,47 +1,47 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Unmapping granted pages: at once where nobody holds them, later where
- * somebody does, and never waiting for it.
+ * Unmap granted pages: immediately if they have no other references, otherwise
+ * later; the caller never waits for that.
  *
  * A granted page that a PV domain maps for a user process has two mappings,
- * one in the user's page table and one in the direct map.  The user's side is
- * nested in the kernel's side, which is made first and goes last:
+ * one in the user's page table and one in the direct map.  The user mapping is
+ * nested in the kernel mapping, which is created first and removed last:
  *
- *             map              unmap                  last holder lets go
+ *             map              unmap              last reference dropped
  *   NONE ------------> MAPPED --------> WAITING -----------------------> GONE
- *    ^                    |    both sides, if nobody holds the page       ^ |
+ *    ^                    |    both mappings, if no other references      ^ |
  *    |                    `-----------------------------------------------' |
  *    `----------------------------------------------------------------------'
  *                        RCU grace period, release
  *
- * "Unmap" comes from an MMU notifier, before the core mm looks at the page
- * table, which therefore never meets a PTE of Xen's.  A page that somebody
- * has pinned keeps its kernel's side, and with it its frame: I/O in flight
- * goes on, whatever happened to the process.  Such pages wait one by one for
- * a worker, which looks at their reference counts: a count has no waitqueue.
+ * "Unmap" is called from an MMU notifier, before the core mm walks the page
+ * table, so the core mm never sees a PTE that Xen created.  A pinned page keeps
+ * its kernel mapping, and thus its frame: I/O in flight continues even if the
+ * process has exited.  Such pages wait individually for a worker, which polls
+ * their reference counts, as there is no way to wait for a reference count.
  *
  * A page is unmapped with its reference count frozen, that is 0 instead of 1:
- * nobody holds it, and nobody can take hold of it, as every lockless
- * get_user_pages_fast() does so by "increment unless 0".
+ * the page has no other references, and lockless get_user_pages_fast() cannot
+ * take one, as it does so with "increment unless 0".
  *
- * An unmapped page is gone for its owner and for Xen, but its count stays frozen
- * and its M2P override in place until an RCU grace period has passed.  A walker
- * that read the PTE without a lock, before it was cleared, may still look up the
- * frame.  It finds this page, a valid one that it cannot take hold of.  It can
- * find another page only if that page maps the same frame by now, see
- * m2p-override.c.
+ * An unmapped page is gone for its owner and for Xen, but its count stays
+ * frozen and its M2P override stays in place until an RCU grace period has
+ * passed.  A lockless walker that read the PTE before it was cleared may still
+ * look up the frame.  It finds this page, which is valid but cannot be
+ * referenced.  It can find another page only if that page maps the same frame
+ * by now, see m2p-override.c.
  *
- * If Xen refuses to unmap a page, somebody else has unmapped it behind our
- * back or a handle went astray.  Nobody knows then what the page shows, so it
- * is retired, that is never given back to the allocator, and one line tells
- * which it was.  If its count is frozen it stays so.
+ * If Xen fails to unmap a page, other code has already unmapped it or the
+ * handle is wrong.  The page's contents are then unknown, so the page is
+ * retired: it is never returned to the allocator, and a message is printed.  A
+ * frozen count stays frozen.
  *
  * Locks, outermost first: the lock of the user's page table, wait_lock.
- * Notifiers are called with mmap_lock, a per-VMA lock or neither, so only the
- * lock of the page table protects a page with a user side.  The hypercall is made below
- * the lock of the page table.  The slow path of get_user_pages() takes that
- * lock, too, and warns about a page with a count of 0; so it sees a page before
- * it is frozen, or no PTE.
+ * Notifiers are called with mmap_lock, a per-VMA lock or neither, so a page
+ * with a user mapping is protected by the page table lock only.  The hypercall
+ * is made with that lock held.  The slow path of get_user_pages() takes it,
+ * too, and warns about a page with a count of 0; it sees either a page that is
+ * not yet frozen or no PTE.
  */
 
 #define pr_fmt(fmt) "xen: " KBUILD_MODNAME ": " fmt
@@ -72,14 +72,14 @@
 #define UNMAP_BATCH_KMAPS	20
 
 /*
- * A page is looked at every WAIT_YOUNG_MS while it is new, since most I/O is
- * over soon.  After WAIT_YOUNG_LOOKS in vain it is left to the slower round.
- * Each round looks at WAIT_PAGES_PER_ROUND pages at most, so the cost stays
- * bounded, and with it the time, however many pages wait: 10,000 old ones are
- * all seen within two seconds.  The requests of backends grow old as well, but
- * are all looked at: there are as many as their rings have room for.  Those of 64
- * disks, 2,048, delay a page by less than a jiffy while they wait, and by 5 ms
- * (2,600 instructions each) if all of them are to be unmapped first.
+ * A new page is checked every WAIT_YOUNG_MS, since most I/O completes soon.
+ * After WAIT_YOUNG_LOOKS unsuccessful checks it is checked every WAIT_OLD_MS.
+ * Each round checks at most WAIT_PAGES_PER_ROUND pages, which bounds the cost
+ * and time of a round: 10,000 old pages are all checked within two seconds.
+ * The requests of backends age as well, but each round checks all of them, as
+ * the rings limit their number.  The 2,048 requests of 64 disks delay a page by
+ * less than a jiffy while they wait, and by 5 ms (2,600 instructions each) if
+ * all of them are unmapped first.
  */
 #define WAIT_YOUNG_MS		5
 #define WAIT_OLD_MS		50
@@ -87,9 +87,9 @@
 #define WAIT_PAGES_PER_ROUND	256
 
 /*
- * @idle has a bit for each page whose kernel's side is in the batch, @frozen for
- * those of them whose count was frozen.  The pages of a DMA buffer, but for its
- * first, have a count of 0 all the time: nobody holds them, nor ever will.
+ * @idle has a bit set for each page whose kernel mapping is in the batch,
+ * @frozen for those of them whose count was frozen.  All pages of a DMA buffer
+ * except the first always have a count of 0 and are never referenced.
  */
 struct unmap_batch {
 	struct gnttab_unmap_grant_ref ops[UNMAP_BATCH_OPS];
@@ -100,7 +100,7 @@ struct unmap_batch {
 	u32 frozen;
 };
 
-/* Protects the lists; what is on them belongs to the worker. */
+/* Protects the lists.  Entries on the lists belong to the worker. */
 static DEFINE_SPINLOCK(wait_lock);
 static LIST_HEAD(young_kmaps);
 static LIST_HEAD(old_kmaps);
@@ -124,8 +124,8 @@ static void batch_init(struct unmap_batch *batch)
 }
 
 /*
- * Adds to a list of young ones.  Only the first one brings the worker's next
- * round forward: if all did, a steady stream would put it off for ever.
+ * Add an entry to a young list.  Only the first entry reschedules the worker:
+ * if each entry did, a steady stream of them would postpone it forever.
  */
 static void wait_on(struct list_head *entry, struct list_head *list)
 {
@@ -157,7 +157,7 @@ static void retire_kmap(struct gnttab_kmap *kmap, s16 status)
 
 	if (kmap->state != GNTTAB_KMAP_USER)
 		kmap->user_pte = 0;
-	/* Pairs with gnttab_kmap_unmap_user(), which looks at user_pte then. */
+	/* Pairs with gnttab_kmap_unmap_user(), which then reads user_pte. */
 	smp_store_release(&kmap->state, GNTTAB_KMAP_RETIRED);
 	atomic_inc(&nr_retired);
 	pr_err("Xen refused to unmap grant %u of domain %u (status %d): page retired\n",
@@ -166,8 +166,9 @@ static void retire_kmap(struct gnttab_kmap *kmap, s16 status)
 }
 
 /*
- * Adds what can be unmapped of a page now: the user's side always, the
- * kernel's side if nobody holds the page.  The user's op comes first.
+ * Add the mappings of a page that can be removed now: the user mapping always,
+ * the kernel mapping if the page has no other references.  The op for the user
+ * mapping comes first.
  */
 static void batch_add(struct unmap_batch *batch, struct gnttab_kmap *kmap)
 {
@@ -200,9 +201,9 @@ static bool batch_is_full(const struct unmap_batch *batch)
 }
 
 /*
- * Unmaps the batch in one trap and empties it.  On return kmaps[] starts with
- * the pages that are done with; their number is returned, for the caller to
- * tell their owners once it holds no lock.
+ * Unmap the batch with one hypercall and empty it.  On return kmaps[] starts
+ * with the pages that are unmapped or retired.  Returns their number; the
+ * caller drops as many references to their owners once it holds no lock.
  */
 static unsigned int batch_unmap(struct unmap_batch *batch)
 {
@@ -211,7 +212,7 @@ static unsigned int batch_unmap(struct unmap_batch *batch)
 
 	if (batch->nr_ops &&
 	    gnttab_batch_op(GNTTABOP_unmap_grant_ref, batch->ops, batch->nr_ops)) {
-		/* Xen has not even looked. */
+		/* Xen has not processed any of the ops. */
 		for (i = 0; i < batch->nr_ops; i++)
 			batch->ops[i].status = GNTST_general_error;
 	}
@@ -249,7 +250,7 @@ static unsigned int batch_unmap(struct unmap_batch *batch)
 		}
 
 		if (status == GNTST_okay)
-			/* Pairs with gntdev_is_unmapped(): to be mapped anew. */
+			/* Pairs with gntdev_is_unmapped(), for a new mmap(). */
 			smp_store_release(&kmap->state, GNTTAB_KMAP_GONE);
 
 		batch->kmaps[done++] = kmap;
@@ -283,7 +284,7 @@ static void owner_is_idle_work(struct work_struct *work)
 	owner_is_idle(container_of(work, struct gnttab_kmap_owner, rwork.work));
 }
 
-/* For callers that must not sleep, or not for long: ->idle() may. */
+/* For callers that must not sleep, or not for long: ->idle() may sleep. */
 static void put_owner_deferred(struct gnttab_kmap_owner *owner, unsigned int count)
 {
 	if (count && atomic_sub_and_test(count, &owner->live))
@@ -291,16 +292,16 @@ static void put_owner_deferred(struct gnttab_kmap_owner *owner, unsigned int cou
 }
 
 /**
- * gnttab_kmap_init_owner - get the owner of some pages ready
- * @owner: has one reference, its own, after this
- * @module: which the callbacks are in
+ * gnttab_kmap_init_owner - initialize the owner of a set of pages
+ * @owner: the owner; starts with one reference, its own
+ * @module: module that contains the callbacks
  * @idle: called when the owner has been put and has no mapped pages left
  * @free: called an RCU grace period later
  *
- * Pages may wait when the last file was closed long ago, so the owner has a
- * reference to the module.
+ * Pages may still wait long after the last file was closed, so the owner holds
+ * a reference to the module.
  *
- * Context: Any in which the module cannot go yet.
+ * Context: Any; the caller must keep the module from being unloaded.
  */
 void gnttab_kmap_init_owner(struct gnttab_kmap_owner *owner,
 			    struct module *module,
@@ -317,11 +318,11 @@ void gnttab_kmap_init_owner(struct gnttab_kmap_owner *owner,
 EXPORT_SYMBOL_GPL(gnttab_kmap_init_owner);
 
 /**
- * gnttab_kmap_put_owner - tell the owner that some of its pages are done with
- * @owner: of the pages
- * @count: number of pages, plus one if the owner itself goes
+ * gnttab_kmap_put_owner - drop the owner's references for unmapped pages
+ * @owner: owner of the pages
+ * @count: number of pages, plus one for the owner's own reference
  *
- * Context: Atomic if this cannot be the last of it, else may sleep.
+ * Context: May sleep if this can drop the last reference, else any.
  */
 void gnttab_kmap_put_owner(struct gnttab_kmap_owner *owner, unsigned int count)
 {
@@ -333,9 +334,9 @@ EXPORT_SYMBOL_GPL(gnttab_kmap_put_owner);
 /**
  * gnttab_kmap_clear_byte - set a byte of a mapped page to 0
  * @kmap: the page, mapped for writing
- * @offset: of the byte in the page
+ * @offset: offset of the byte in the page
  *
- * Context: Any in which the kernel's side of the page cannot go.
+ * Context: Any; the kernel mapping of the page must not be removed meanwhile.
  */
 void gnttab_kmap_clear_byte(struct gnttab_kmap *kmap, unsigned int offset)
 {
@@ -346,8 +347,8 @@ void gnttab_kmap_clear_byte(struct gnttab_kmap *kmap, unsigned int offset)
 EXPORT_SYMBOL_GPL(gnttab_kmap_clear_byte);
 
 /*
- * Finds the entry for the page table of an address, if the tables above exist.
- * Nothing keeps a table without entries in place (MADV_DONTNEED frees it with
+ * Find the PMD of an address; NULL if one of the tables above does not exist.
+ * An empty table may be freed at any time (by MADV_DONTNEED with
  * CONFIG_PT_RECLAIM), and a notifier must not allocate a new one.
  */
 static pmd_t *find_pmd(struct mm_struct *mm, unsigned long addr)
@@ -371,17 +372,18 @@ static pmd_t *find_pmd(struct mm_struct *mm, unsigned long addr)
 }
 
 /**
- * gnttab_kmap_unmap_user - unmap pages from a page table of a user
- * @kmaps: the pages, all of one owner; the first one is that at @addr
+ * gnttab_kmap_unmap_user - unmap pages from a user's page table
+ * @kmaps: the pages, all of one owner
  * @count: number of pages, whose PTEs are all in one page table
- * @mm: whose page table it is
+ * @mm: mm that the page table belongs to
  * @addr: address of the first page
- * @byte: offset in bytes from the start of the first page of a byte that is set
- *        to 0 if its page has a user side, before that goes; ignored unless it is
- *        in one of the pages
+ * @byte: offset of a byte, from the start of the first page, to set to 0 before
+ *        its page is unmapped; ignored if that page has no user mapping or is
+ *        not one of @kmaps
  *
- * Pages without user side are skipped.  Where nobody holds a page its kernel's
- * side goes in the same trap; the other pages wait for the worker.
+ * Pages without a user mapping are skipped.  If a page has no other references,
+ * its kernel mapping is removed with the same hypercall; other pages wait for
+ * the worker.
  *
  * Context: An MMU notifier, blocking or not; does not sleep.  Takes the lock of
  * the page table.
@@ -397,7 +399,7 @@ void gnttab_kmap_unmap_user(struct gnttab_kmap *kmaps, unsigned int count,
 	pmd_t *pmd;
 	pte_t *pte;
 
-	/* User sides only go, so there is no need for the lock yet. */
+	/* User mappings are only removed, so this check needs no lock. */
 	for (i = 0; i < count; i++)
 		if (READ_ONCE(kmaps[i].state) == GNTTAB_KMAP_USER)
 			break;
@@ -411,10 +413,10 @@ void gnttab_kmap_unmap_user(struct gnttab_kmap *kmaps, unsigned int count,
 	pte = pte_offset_map_lock(mm, pmd, addr, &ptl);
 	if (!pte)
 		return;
-	/* Sparse does not see it. */
+	/* Sparse does not see that pte_offset_map_lock() takes it. */
 	__acquire(ptl);
 
-	/* Under the lock, so that no other caller has just unmapped the page. */
+	/* Check under the lock: another caller may have unmapped the page. */
 	if (byte_page >= 0 && byte_page < count &&
 	    kmaps[byte_page].state == GNTTAB_KMAP_USER)
 		gnttab_kmap_clear_byte(&kmaps[byte_page], offset_in_page(byte));
@@ -430,7 +432,7 @@ void gnttab_kmap_unmap_user(struct gnttab_kmap *kmaps, unsigned int count,
 	}
 	done += batch_unmap(&batch);
 
-	/* Clear PTEs that Xen failed to unmap, so that the core mm never sees them. */
+	/* Clear PTEs that Xen failed to unmap: the core mm must not see them. */
 	if (unlikely(atomic_read(&nr_retired))) {
 		for (i = 0; i < count; i++) {
 			/* Pairs with retire_kmap(). */
@@ -450,15 +452,15 @@ void gnttab_kmap_unmap_user(struct gnttab_kmap *kmaps, unsigned int count,
 EXPORT_SYMBOL_GPL(gnttab_kmap_unmap_user);
 
 /**
- * gnttab_kmap_unmap - unmap pages that have no user side
+ * gnttab_kmap_unmap - unmap pages that have no user mapping
  * @kmaps: the pages, all of one owner
- * @count: their number
+ * @count: number of pages
  *
- * For what an auto-translated domain maps, where a user's PTEs are the core
- * mm's own and hold references, and for a mapping that was given up half-way.
- * Pages which are not mapped are skipped, pages that somebody holds wait.
+ * For auto-translated domains, where the core mm creates the user's PTEs and
+ * they hold references, and to undo a mapping that failed half-way.  Pages that
+ * are not mapped are skipped; pages with other references wait for the worker.
  *
- * Context: May sleep, in that this may be the last of the owner.
+ * Context: May sleep, as this may drop the owner's last reference.
  */
 void gnttab_kmap_unmap(struct gnttab_kmap *kmaps, unsigned int count)
 {
@@ -485,10 +487,10 @@ EXPORT_SYMBOL_GPL(gnttab_kmap_unmap);
 /**
  * gnttab_kmap_release - make unmapped pages usable again
  * @kmaps: the pages
- * @count: their number
+ * @count: number of pages
  *
- * Removes the M2P overrides of pages that are gone, and unfreezes their reference
- * counts.  Other pages are skipped.
+ * Removes the M2P overrides of pages in GNTTAB_KMAP_GONE and unfreezes their
+ * reference counts.  Other pages are skipped.
  *
  * Context: An RCU grace period has passed since the last page was unmapped.
  */
@@ -503,7 +505,7 @@ void gnttab_kmap_release(struct gnttab_kmap *kmaps, unsigned int count)
 			continue;
 
 		m2p_remove_override(kmap->gfn, page_to_pfn(kmap->page));
-		/* No frame leads to the page any more, so it may be used again. */
+		/* No frame is translated to the page now: it may be reused. */
 		if (kmap->frozen)
 			page_ref_unfreeze(kmap->page, 1);
 		kmap->state = GNTTAB_KMAP_NONE;
@@ -511,7 +513,7 @@ void gnttab_kmap_release(struct gnttab_kmap *kmaps, unsigned int count)
 }
 EXPORT_SYMBOL_GPL(gnttab_kmap_release);
 
-/* Unmaps a batch of pages that have waited, each of another owner maybe. */
+/* Unmap a batch of waiting pages, which may have different owners. */
 static void batch_unmap_waiting(struct unmap_batch *batch)
 {
 	unsigned int i, done;
@@ -524,8 +526,8 @@ static void batch_unmap_waiting(struct unmap_batch *batch)
 }
 
 /*
- * Looks at the first pages of a list.  Those which are free go, the others
- * queue up again at the end of @list, or of the old ones' list in due time.
+ * Check the first pages of a list.  Unmap those without other references,
+ * requeue the others at the end of @list, or of old_kmaps after enough checks.
  */
 static void look_at_kmaps(struct list_head *list)
 {
@@ -623,7 +625,7 @@ static void unmap_worker(struct work_struct *work)
 
 	look_at_refs(&young_refs);
 	look_at_kmaps(&young_kmaps);
-	/* Not a point in time: there can be weeks without work, and jiffies wrap. */
+	/* Not time_after(): jiffies may wrap during weeks without work. */
 	if (jiffies - last_old_look >= msecs_to_jiffies(WAIT_OLD_MS)) {
 		look_at_refs(&old_refs);
 		look_at_kmaps(&old_kmaps);
@@ -637,7 +639,7 @@ static void unmap_worker(struct work_struct *work)
 		delay = WAIT_OLD_MS;
 	spin_unlock_irq(&wait_lock);
 
-	/* Does nothing if somebody has queued it since. */
+	/* Does nothing if the work has been queued since. */
 	if (delay)
 		queue_delayed_work(unmap_wq, &unmap_work, msecs_to_jiffies(delay));
 }
@@ -647,10 +649,11 @@ static void unmap_worker(struct work_struct *work)
  * @item: the ops, the pages, and @item->done() to call when they are unmapped;
  *        belongs to the worker until then
  *
- * Unmaps at once if nobody holds any of the pages, else as soon as that is so.
+ * Unmaps immediately if none of the pages has other references, else as soon as
+ * the worker finds that none has.
  *
- * Context: Any, interrupts included: backends come here when I/O completes.
- * @item->done() is called here or by the worker.
+ * Context: Any, including interrupts: backends call it when I/O completes.
+ * @item->done() is called from here or by the worker.
  */
 void gnttab_unmap_refs_async(struct gntab_unmap_queue_data *item)
 {
@@ -681,8 +684,8 @@ static void unmap_refs_sync_done(int result, struct gntab_unmap_queue_data *item
  * gnttab_unmap_refs_sync - unmap pages that a backend has mapped, and wait
  * @item: the ops and the pages
  *
- * Context: Sleeps until nobody holds any of the pages.
- * Return: what gnttab_unmap_refs() returns.
+ * Context: Sleeps until none of the pages has other references.
+ * Return: the result of gnttab_unmap_refs().
  */
 int gnttab_unmap_refs_sync(struct gntab_unmap_queue_data *item)
 {
@@ -705,7 +708,7 @@ static int __init grant_unmap_init(void)
 	if (!xen_domain())
 		return 0;
 
-	/* Memory may be short because of just what waits here. */
+	/* The pages waiting here may be the cause of a memory shortage. */
 	unmap_wq = alloc_workqueue("xen-grant-unmap", WQ_UNBOUND | WQ_MEM_RECLAIM, 1);
 	if (!unmap_wq)
 		unmap_wq = system_long_wq;

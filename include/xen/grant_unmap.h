@@ -13,11 +13,11 @@
 struct module;
 
 /**
- * enum gnttab_kmap_state - where a page is in its life
+ * enum gnttab_kmap_state - state of a page
  * @GNTTAB_KMAP_NONE: not mapped
  * @GNTTAB_KMAP_MAPPED: mapped by the kernel only
  * @GNTTAB_KMAP_USER: mapped by the kernel and in a user's page table
- * @GNTTAB_KMAP_WAITING: the kernel's side is left, somebody holds the page
+ * @GNTTAB_KMAP_WAITING: still mapped by the kernel, as the page is referenced
  * @GNTTAB_KMAP_GONE: unmapped, but lockless walkers may still find the page
  * @GNTTAB_KMAP_RETIRED: Xen refused to unmap it; never to be used again
  */
@@ -31,13 +31,13 @@ enum gnttab_kmap_state {
 };
 
 /**
- * struct gnttab_kmap_owner - what a set of mapped pages belongs to
- * @live: number of pages not yet unmapped, and one for the owner itself
- * @module: which the callbacks are in; stays for as long as the owner lives
+ * struct gnttab_kmap_owner - owner of a set of mapped pages
+ * @live: number of pages not yet unmapped, plus one for the owner itself
+ * @module: contains the callbacks; referenced until the owner is freed
  * @idle: called when @live is down to 0.  May sleep.
  * @free: called an RCU grace period after @idle, to release the pages with
  *        gnttab_kmap_release() and to free the owner.  May sleep.
- * @rwork: calls @idle where that must not sleep, and then @free
+ * @rwork: calls @idle for callers that must not sleep, and then @free
  */
 struct gnttab_kmap_owner {
 	atomic_t live;
@@ -48,7 +48,7 @@ struct gnttab_kmap_owner {
 };
 
 /*
- * "kmap" is for the kernel's mapping, as in kmap_ops; it has nothing to do with
+ * "kmap" stands for the kernel's mapping, as in kmap_ops; it is not related to
  * highmem.
  */
 
@@ -56,19 +56,20 @@ struct gnttab_kmap_owner {
  * struct gnttab_kmap - one granted page as mapped by the kernel, and the user
  *                      mapping nested in it
  * @page: from gnttab_alloc_pages()
- * @owner: is told when the page is unmapped
- * @waiting: on a list of pages that somebody holds, while it waits
+ * @owner: owner of the page, whose reference is dropped when it is unmapped
+ * @waiting: entry in a list of referenced pages, while the page waits
  * @user_pte: machine address of the user's PTE; 0 if there is none and the page
  *            is retired
- * @user_handle: of the user's side, while there is one
+ * @user_handle: handle of the user mapping, while there is one
  * @gfn: the frame that was mapped, once the page is gone
- * @handle: of the kernel's side; for an auto-translated domain of the only one
- * @state: where the page is in its life
+ * @handle: handle of the kernel mapping; in an auto-translated domain the only
+ *          one
+ * @state: enum gnttab_kmap_state
  * @looks: number of unsuccessful checks while the page waits
  * @frozen: the reference count is frozen, once the page is gone
  *
- * While there is a user side, the lock of the user's page table protects
- * everything; a page that waits belongs to the worker.
+ * While there is a user mapping, the lock of the user's page table protects all
+ * members; a waiting page belongs to the worker.
  */
 struct gnttab_kmap {
 	struct page *page;

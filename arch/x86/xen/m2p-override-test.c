@@ -2,9 +2,9 @@
 /*
  * KUnit tests of the M2P override.
  *
- * They run at boot, on frames that belong to Xen or to nobody, so that no other
- * domain can grant them in the meantime.  A failure means that a user PTE could
- * be served with the wrong page or with none.
+ * They run at boot, on frames that belong to Xen or have no owner, so that no
+ * other domain can grant them in the meantime.  A failure means that a user PTE
+ * could be translated to the wrong page or to none.
  */
 
 #include <kunit/test.h>
@@ -27,13 +27,13 @@
 
 static unsigned int fill;
 module_param(fill, uint, 0444);
-MODULE_PARM_DESC(fill, "Leave so many entries behind, to measure with a full table (default: 0)");
+MODULE_PARM_DESC(fill, "Leave this many entries behind, to measure with a full table (default: 0)");
 
-/* Frames which are not ours. */
+/* Frames that do not belong to this domain. */
 static unsigned long mfns[NR_MANY];
 #define some_mfn	(mfns[0])
 
-/* Pages to map frames into: as long as p2m says so, an entry cannot be taken over. */
+/* Pages to map frames into; no takeover of an entry while p2m has its frame. */
 static struct page *pages[2];
 
 static unsigned long map_page(unsigned int i, unsigned long p2m_entry)
@@ -118,7 +118,7 @@ static void the_first_page_of_a_frame_keeps_the_entry(struct kunit *test)
 	m2p_remove_override(some_mfn, second);
 }
 
-/* In the grace period: the first page has lost its frame, but the entry is there. */
+/* The grace period: the first page is unmapped, but its entry still exists. */
 static void an_unmapped_page_gives_its_entry_to_the_next(struct kunit *test)
 {
 	unsigned long first = map_page(0, FOREIGN_FRAME(some_mfn));
@@ -212,8 +212,8 @@ static void an_interrupt_can_look_an_override_up(struct kunit *test)
 }
 
 /*
- * From 4 GiB, since what is below and nobody's can be a device's; and upwards, since
- * Xen gives a domain frames from the other end.
+ * Start at 4 GiB, since unowned frames below it can belong to a device, and go
+ * upwards, since Xen allocates a domain's frames from the top.
  */
 static void m2p_override_test_fill(struct kunit_suite *suite)
 {

@@ -1,33 +1,34 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * M2P override: which local page maps a frame of another domain?
+ * M2P override: find the local page that maps a frame of another domain.
  *
- * Xen's machine-to-physical table belongs to the owner of a frame.  For a
- * frame that another domain granted to us it answers with that domain's pfn,
- * or with nothing, so mfn_to_pfn() cannot find the struct page through which
- * we mapped it: the MFN in a user PTE leads nowhere, the PTE must be special,
- * and get_user_pages_fast() turns back at it.
+ * Xen's machine-to-physical table has the pfn of a frame in the domain that
+ * owns it.  For a frame that another domain granted to us it has that domain's
+ * pfn, or none, so mfn_to_pfn() cannot find the struct page through which we
+ * mapped it: the MFN in a user PTE cannot be translated, the PTE must be
+ * special, and get_user_pages_fast() falls back to its slow path.
  *
- * This table has the missing answers, MFN -> pfn.  It is asked only when the
+ * This table has the missing translations, MFN -> pfn.  It is used only if the
  * ordinary M2P has none (see mfn_to_pfn()), so it never hides a frame of our
- * own, and a frame has at most one entry: the first page that maps it.  For the
- * second mapping of a frame, and for a grant of our own, m2p_add_override() fails,
- * and the user PTEs have to be special.
+ * own.  A frame has at most one entry: the first page that maps it.  For the
+ * second mapping of a frame, and for a grant of our own, m2p_add_override()
+ * fails, and the user PTEs have to be special.
  *
- * The life of an entry encloses that of every ordinary user PTE with this MFN, and
- * outlasts it by an RCU grace period:
+ * An entry is added before the first ordinary user PTE with this MFN, and
+ * removed an RCU grace period after the last one was cleared:
  *
  *   kernel-side map, p2m[pfn] = FOREIGN(mfn), add, user map
  *   user unmap, kernel-side unmap, p2m[pfn] = INVALID, grace period, remove
  *
- * The grace period is for walkers that read a PTE without a lock, like GUP-fast,
- * and look up the frame when the PTE may be gone.  All of them are RCU readers,
- * with interrupts off or by pte_offset_map().  They still find a page.  Nobody can
- * take a reference to it, because its count stays frozen until the entry has been
- * removed (see drivers/xen/grant-unmap.c).
+ * The grace period is for walkers that read a PTE without a lock, like
+ * GUP-fast, and look up the frame after the PTE may have been cleared.  All of
+ * them are RCU readers, with interrupts disabled or through pte_offset_map().
+ * They still find a page, but cannot take a reference to it, because its count
+ * stays frozen until the entry has been removed (see
+ * drivers/xen/grant-unmap.c).
  *
- * If the frame is mapped again within the grace period, by another page, that page
- * takes the entry over:
+ * If the frame is mapped again within the grace period, by another page, that
+ * page takes over the entry:
  *
  *   walker                   unmap, map again
  *   ------                   ----------------
@@ -36,18 +37,17 @@
  *                            p2m[new] = FOREIGN(mfn), entry = new, PTE with mfn
  *   looks up mfn
  *
- * Before the takeover the walker finds the old page, which is frozen.  Afterwards
- * it finds the new page, and that is the right one if the PTE has not changed.  So
- * to read the PTE again after the reference was taken is enough, as every lockless
- * walker does.
+ * Before the takeover the walker finds the old page, which is frozen.
+ * Afterwards it finds the new page, which is the right one if the PTE has not
+ * changed.  So it is enough to read the PTE again after taking the reference,
+ * as every lockless walker does.
  *
- * The entries are in a table of two levels, a pfn for each frame.  The upper level
- * is allocated when the first grant is mapped, and of the lower one only the parts
- * that were ever used.  It is read without locks, in any context: an entry is a
- * word, and no part of the table is ever freed.  It grows to a thousandth of the
- * machine's memory at most.  (An XArray takes ten times the instructions for a
- * lookup.)  There is no guarantee of memory: an addition can fail, and then the PTE
- * is special.
+ * The table has two levels and one pfn per frame.  The upper level is allocated
+ * when the first grant is mapped, each leaf when it is first used.  The table
+ * is read without locks, in any context: an entry is a word, and no part of the
+ * table is ever freed.  It uses at most a thousandth of the machine's memory.
+ * (A lookup in an XArray takes ten times the instructions.)  If there is no
+ * memory for an entry, the addition fails and the PTE is special.
  */
 
 #include <linux/atomic.h>
@@ -74,7 +74,7 @@ MODULE_PARM_DESC(enable, "Let user mappings of granted pages take the fast path 
 DEFINE_STATIC_KEY_FALSE(m2p_override_used);
 EXPORT_SYMBOL_GPL(m2p_override_used);
 
-/* Leaves of pfn + 1, or 0 for none; pages beyond 16 TiB cannot have an entry. */
+/* Leaves hold pfn + 1, or 0 for no entry; pages beyond 16 TiB have no entry. */
 u32 **m2p_overrides __read_mostly;
 EXPORT_SYMBOL_GPL(m2p_overrides);
 
@@ -84,19 +84,19 @@ EXPORT_SYMBOL_GPL(m2p_override_nr);
 static atomic_long_t m2p_override_entries = ATOMIC_LONG_INIT(0);
 
 /*
- * Serializes takeovers with removals.  Without it, between a look at the p2m entry
- * of the old page and the takeover, the entry can be removed, and the old page
+ * Serializes takeovers with removals.  Without it, between the check of the old
+ * page's p2m entry and the takeover, the entry can be removed, and the old page
  * released and used to map the same frame again, with an entry of its own.
  */
 static DEFINE_SPINLOCK(m2p_override_lock);
 
 /**
- * m2p_override_prepare - get ready for overrides
+ * m2p_override_prepare - prepare for overrides
  *
- * Allocates the upper level of the table and switches the lookup in mfn_to_pfn()
- * on, for good.  Until then, or if there is no memory, every m2p_add_override()
- * fails.  This is a call of its own because it patches code, which must not be done
- * below mmap_lock, where overrides are added.
+ * Allocates the upper level of the table and permanently enables the lookup in
+ * mfn_to_pfn().  Until then, or if there is no memory, every m2p_add_override()
+ * fails.  This is a separate function because it patches code, which must not
+ * be done with mmap_lock held, as it is when overrides are added.
  *
  * Context: May sleep.  Takes cpus_read_lock.
  */
@@ -122,7 +122,7 @@ void m2p_override_prepare(void)
 }
 EXPORT_SYMBOL_GPL(m2p_override_prepare);
 
-/* Out of line: it is rare, and every addition would save registers for it. */
+/* Out of line, so that other additions need not save registers for it. */
 static noinline u32 *m2p_override_new_leaf(unsigned long i)
 {
 	u32 *new, *leaf;
@@ -138,7 +138,7 @@ static noinline u32 *m2p_override_new_leaf(unsigned long i)
 	return leaf ?: new;
 }
 
-/* The entry of a frame, or NULL if there is none or, without memory, none can be. */
+/* Return the entry of a frame; NULL if it has no leaf or @mfn is too large. */
 static __always_inline u32 *m2p_override_entry(unsigned long mfn, bool create)
 {
 	unsigned long i = mfn / M2P_OVERRIDE_LEAF_ENTRIES;
@@ -159,15 +159,15 @@ static __always_inline u32 *m2p_override_entry(unsigned long mfn, bool create)
  * @mfn: machine frame number
  * @pfn: the local page; its p2m entry must be FOREIGN_FRAME(@mfn) already
  *
- * A user PTE for @pfn may be an ordinary one only after a return of 0.  An entry of
+ * A user PTE for @pfn must be special unless this returns 0.  An entry of
  * another page is taken over if that page does not map the frame any more.
  *
- * Context: May sleep, for memory.
- * Return: 0 if mfn_to_pfn(@mfn) gives @pfn from now on, else
- * * -EOPNOTSUPP: overrides are turned off or were not prepared,
- * * -EEXIST: the frame is one of our own, the ordinary M2P has it,
+ * Context: May sleep to allocate memory.
+ * Return: 0 if mfn_to_pfn(@mfn) returns @pfn from now on, else
+ * * -EOPNOTSUPP: overrides are disabled or were not prepared,
+ * * -EEXIST: the frame is our own, and the ordinary M2P has it,
  * * -EBUSY: another page maps the frame and has the entry,
- * * -ENOMEM: no memory for the entry, or no place for @mfn or @pfn.
+ * * -ENOMEM: no memory for the entry, or @mfn or @pfn is out of range.
  */
 int m2p_add_override(unsigned long mfn, unsigned long pfn)
 {
@@ -191,8 +191,8 @@ int m2p_add_override(unsigned long mfn, unsigned long pfn)
 	}
 
 	/*
-	 * Has the other page been unmapped, and the grace period is not over?
-	 * Not by __pfn_to_mfn(), which searches where an entry is invalid.
+	 * Check whether the other page is unmapped but in its grace period.
+	 * Not with __pfn_to_mfn(), which does a slow lookup of invalid entries.
 	 */
 	spin_lock(&m2p_override_lock);
 	if (READ_ONCE(*entry) == old &&
@@ -207,21 +207,21 @@ int m2p_add_override(unsigned long mfn, unsigned long pfn)
 EXPORT_SYMBOL_GPL(m2p_add_override);
 
 /**
- * m2p_remove_override - forget the page that maps a foreign frame
+ * m2p_remove_override - remove the override of a foreign frame
  * @mfn: machine frame number
- * @pfn: the local page which maps it
+ * @pfn: the local page that maps it
  *
  * Does nothing if @mfn has no entry or one for another page, so it may be
- * called for every page whose kernel-side mapping is gone.
+ * called for every page whose kernel mapping has been removed.
  *
- * Context: Not in interrupts.  An RCU grace period after the last user PTE was
- * cleared.
+ * Context: Not in interrupts.  An RCU grace period must have passed since the
+ * last user PTE was cleared.
  */
 void m2p_remove_override(unsigned long mfn, unsigned long pfn)
 {
 	u32 *entry;
 
-	/* There may have been no memory for the table. */
+	/* There is no table if its allocation failed. */
 	if (!static_branch_unlikely(&m2p_override_used))
 		return;
 
@@ -257,9 +257,9 @@ static int __init m2p_override_init(void)
 			    debugfs_create_dir("xen-m2p-override", NULL),
 			    NULL, &m2p_override_entries_fops);
 	/*
-	 * A page from the balloon can go back to the allocator, with a count made
-	 * anew, while a lockless walker that saw its PTE long ago has just taken a
-	 * reference.
+	 * A ballooned page can be returned to the page allocator, which resets
+	 * its count, while a lockless walker that read its PTE long ago has
+	 * just taken a reference.
 	 */
 	if (!IS_ENABLED(CONFIG_XEN_UNPOPULATED_ALLOC))
 		enable = false;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Many cycles of mapping, pinning, unmapping and unpinning leave nothing.
+ * Many cycles of mapping, pinning, unmapping and unpinning do not leak.
  *
  *   gntdev_cycles COUNT own|foreign
  *
@@ -12,17 +12,17 @@
  * How the test makes it happen
  *
  *   Each cycle maps four grants.  By turns it pins a page and drops the pin
- *   before or after the mapping goes, takes the mapping away in parts, drops it
- *   with MADV_DONTNEED, has a bad reference in the batch, or closes files of
- *   which nothing was mapped.  A tenth of the cycles goes first, to fill the
- *   kernel's caches, then it counts.
+ *   before or after the mapping is removed, unmaps it in parts, drops it with
+ *   MADV_DONTNEED, has a bad reference in the batch, or closes files that
+ *   nothing was mapped from.  A tenth of the cycles runs first, to fill the
+ *   kernel's caches; then the test starts to count.
  *
  * What a failure means
  *
- *   Something is not given back on one of the ways that a mapping can end.
- *   Grants, entries and pages are counted exactly; of memory at large it shows
- *   when more than one page or slab object is lost in ten cycles, since the
- *   rest of the system is not still.
+ *   Something leaks on one of the ways to remove a mapping.  Grants, entries
+ *   and pages are counted exactly; leaks of other memory are detected if more
+ *   than one page or slab object is lost in ten cycles, since the rest of the
+ *   system is active, too.
  */
 #include "gntdev_test.h"
 
@@ -31,7 +31,7 @@
 #define EACH	4
 #define SETS	4
 
-/* Of all caches; slots which only wait in a CPU's list count as used. */
+/* Objects of all caches; free ones in a CPU's list count as used. */
 static long slab_objects(void)
 {
 	char line[256], name[64];
@@ -66,7 +66,7 @@ static long kib_of(const char *what)
 	return kb;
 }
 
-/* Ranges of addresses that were hotplugged for pages to map grants at. */
+/* Address ranges that were hotplugged for pages to map grants into. */
 static long pool_ranges(void)
 {
 	char line[256];
@@ -86,7 +86,7 @@ struct counts {
 	long entries, waiting, retired, slab, free_kb, ranges, mapped;
 };
 
-/* What KASAN keeps in quarantine counts as an object until its cache shrinks. */
+/* Objects in KASAN's quarantine count until their cache is shrunk. */
 static void shrink_slabs(void)
 {
 	const char *dir = "/sys/kernel/slab";
@@ -107,7 +107,7 @@ static void take(struct counts *c, struct grants *g)
 	long last;
 	int i;
 
-	/* Frees that wait for a grace period, for a worker, for who knows. */
+	/* Wait for deferred frees: grace periods, workers and the like. */
 	c->free_kb = 0;
 	for (i = 0; i < 10; i++) {
 		last = c->free_kb;
@@ -126,7 +126,7 @@ static void take(struct counts *c, struct grants *g)
 	c->slab = slab_objects();
 }
 
-/* More than slack to the worse?  (1: if it grows; -1: if it shrinks; 0: both) */
+/* Worse by more than slack?  (1: if it grows; -1: if it shrinks; 0: both) */
 static bool same(const char *what, long before, long after, int worse,
 		 long slack)
 {

@@ -4,22 +4,23 @@
  *
  * What should happen
  *
- *   IOCTL_GNTDEV_DMABUF_EXP_FROM_REFS maps grants into pages and gives a dma-buf
- *   of them, in an auto-translated domain; a PV domain says EOPNOTSUPP.  The
- *   grants are mapped until the last file descriptor of the dma-buf is closed,
- *   for which one can wait, even if gntdev's own was closed long before.  The
- *   pages may be ordinary ones of gntdev's or a buffer that a device can reach.
+ *   IOCTL_GNTDEV_DMABUF_EXP_FROM_REFS maps grants into pages and returns a
+ *   dma-buf of them, in an auto-translated domain; in a PV domain it fails with
+ *   EOPNOTSUPP.  The grants are mapped until the last file descriptor of the
+ *   dma-buf is closed, which an ioctl can wait for, even if the gntdev file was
+ *   closed long before.  The pages are either ordinary ones of gntdev or a
+ *   buffer that is accessible to a device.
  *
  * How the test makes it happen
  *
- *   It exports another domain's grants and looks at them from outside where
- *   that is possible: who runs the test in a guest has to see that no grant is
- *   mapped in the end.  Each of them is mapped again, and shows the same bytes.
+ *   It exports another domain's grants and checks them from outside where
+ *   possible: when run in a guest, the caller must check that no grant is
+ *   mapped in the end.  Each grant is mapped again, and shows the same bytes.
  *
  * What a failure means
  *
- *   gntdev-dmabuf.c uses the map object of gntdev without a VMA: something about
- *   the life of a map relies on one.
+ *   gntdev-dmabuf.c uses a map object of gntdev without a VMA: some code relies
+ *   on a map having one.
  */
 #include "gntdev_fixture.h"
 
@@ -118,7 +119,7 @@ TEST_F(dmabuf, it_outlives_the_file_of_gntdev)
 	s->fd = gntdev_open();
 }
 
-/* Its map once had an offset like any other's, and could be put there, too. */
+/* The map used to have an offset, so that mmap() and the ioctl could use it. */
 TEST_F(dmabuf, nobody_gets_at_its_map_by_an_offset)
 {
 	struct situation *s = &self->s;

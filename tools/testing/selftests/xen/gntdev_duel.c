@@ -1,33 +1,35 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Two threads, one mapping: it goes while the other is at its pages.
+ * One thread unmaps a mapping while another one takes references to its pages.
  *
  *   gntdev_duel SECONDS own|foreign
  *
  * What should happen
  *
  *   One thread maps grants and unmaps them again, by munmap() or by
- *   MADV_DONTNEED, as fast as it can.  The other hands whatever is at these
- *   addresses to a pipe, as fast as it can, and reads it back.  Either it comes
- *   too late and gets EFAULT, or it gets the bytes of the pages, and keeps them.
+ *   MADV_DONTNEED, as fast as it can.  The other splices these addresses into a
+ *   pipe, as fast as it can, and reads them back.  Either it comes too late and
+ *   gets EFAULT, or it gets the bytes of the pages, and they stay valid.
  *
- * How the test makes sure
+ * How the test checks it
  *
- *   Each page holds bytes of its own, which are compared.  Neither thread ever
- *   sleeps, so that they meet within the few hundred instructions in which a
- *   page's count is frozen and its PTE goes.  gntdev_race does much more at the
- *   same time, and so meets them too rarely.
+ *   Each page contains unique bytes, which are compared.  Neither thread ever
+ *   sleeps, so that they hit the few hundred instructions in which a page's
+ *   count is frozen and its PTE is cleared.  gntdev_race does much more at the
+ *   same time, and so hits them too rarely.
  *
- *   Before that memory to map over is asked for, first a page and then more than
- *   fits below the frames of other domains, which are where this domain has a
- *   hole.  So they are amid all the memory that has a struct page, and have none:
- *   who takes such a frame for a pfn ends in a page fault.
+ *   Before that the test makes the kernel add memory to map into, first a page
+ *   and then more than fits below the frames of other domains, which are in a
+ *   hole of this domain's memory.  So these frames have no struct page, but all
+ *   memory around them has: code that uses such a frame as a pfn gets a page
+ *   fault.
  *
  * What a failure means
  *
- *   Data that is lost, or another's: a page was taken hold of while it was on
- *   its way out.  A warning of try_grab_folio(): the slow path of
- *   get_user_pages() saw a frozen page, for which it should have had to wait.
+ *   Lost data, or data of another page: a reference was taken to a page that
+ *   was being unmapped.  A warning of try_grab_folio(): the slow path of
+ *   get_user_pages() saw a frozen page, although the page table lock should
+ *   have made it wait.
  */
 #include "../kselftest.h"
 #include "gntdev_test.h"
@@ -71,12 +73,12 @@ static void *mapper(void *arg)
 		if (mmap(window, SIZE, PROT_READ | PROT_WRITE,
 			 MAP_SHARED | MAP_FIXED, fd, index) != window)
 			return "no mapping";
-		/* With the lock of all memory for writing, and for reading. */
+		/* With mmap_lock held for writing, and for reading. */
 		if (maps % 2 ? munmap(window, SIZE) :
 		    madvise(window, SIZE, MADV_DONTNEED))
-			return "the mapping does not go";
+			return "cannot remove the mapping";
 		if (gntdev_del(fd, index, NPAGES))
-			return "the map object does not go";
+			return "cannot delete the map object";
 	}
 	close(fd);
 	return NULL;
@@ -140,9 +142,9 @@ int main(int argc, char **argv)
 		}
 	}
 	/*
-	 * Where no library puts anything, so that holes stay holes; with a
-	 * neighbour, for which the page table stays.  Another table would tell
-	 * get_user_pages() that a frame is back in its PTE by way of another page.
+	 * At an address that no library uses, so that holes stay holes.  The
+	 * neighbour keeps the page table allocated: with a new table
+	 * get_user_pages() would notice that its PTE has been mapped again.
 	 */
 	window = (char *)0x100000000000UL;
 	if (mmap(window + SIZE, PAGE, PROT_READ | PROT_WRITE,
@@ -166,7 +168,7 @@ int main(int argc, char **argv)
 	munmap(window, SIZE);
 	printf("# %lu maps, %lu times in time, %lu times late\n", maps, done, late);
 	if (!done || !late) {
-		printf("# they did not meet\n");
+		printf("# the threads never collided\n");
 		good = false;
 	}
 	if (grants_wait_unused(&g, 5000) < 0) {

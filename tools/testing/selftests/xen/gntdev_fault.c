@@ -1,32 +1,32 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Everything that can fail does, once.
+ * Each step that can fail is made to fail once.
  *
  * What should happen
  *
- *   Whatever fails on the way of a mapping, an allocation or a hypercall, the
- *   call returns an errno that tells why.  What was there before is as it was,
- *   nothing stays mapped, nothing leaks, and the next user is not affected.  A
- *   frame that its owner has paged out is asked for again until it is there.  A
- *   page that Xen does not unmap is retired, alone.
+ *   If an allocation or a hypercall fails, the call returns an errno that tells
+ *   the cause.  Existing state is unchanged, nothing stays mapped, nothing
+ *   leaks, and the next user is not affected.  If the owner of a frame has
+ *   paged it out, the hypercall is retried until the frame is there.  A page
+ *   that Xen fails to unmap is retired, and only that page.
  *
  * How the test makes it happen
  *
- *   The kernel's fault injection lets the nth thing that can fail in a task do
- *   so (/proc/thread-self/fail-nth).  A "life" is all that a process can do
- *   with a mapping, from open() to close().  It is lived with n = 1, 2, 3, ...
- *   until there is no nth thing any more, and looked at from outside after each
- *   time.  "fail_grant_op" lets a hypercall fail, or one op of it, with the
- *   status of choice; grant-fault.c tells how.  The number of faults that were
- *   tried is printed.
+ *   The kernel's fault injection makes the nth step of a task fail
+ *   (/proc/thread-self/fail-nth).  A "life" is everything that a process can do
+ *   with a mapping, from open() to close().  It is run with n = 1, 2, 3, ...
+ *   until there is no nth step any more, and its result is checked from outside
+ *   each time.  "fail_grant_op" makes a hypercall fail, or one of its ops, with
+ *   any status; see grant-fault.c.  The number of faults that were tried is
+ *   printed.
  *
  *   Needs a kernel with CONFIG_FAILSLAB, CONFIG_FAIL_PAGE_ALLOC and
  *   CONFIG_XEN_GRANT_FAULT_INJECTION.
  *
  * What a failure means
  *
- *   An error path gives back too little (grants, entries or pages that are
- *   left) or too much (the kernel complains).
+ *   An error path releases too little (grants, entries or pages are left) or
+ *   too much (the kernel logs an error).
  */
 #include "gntdev_fixture.h"
 
@@ -36,18 +36,18 @@
 #define MAP_OPS		1
 #define UNMAP_OPS	2
 
-/* As "status" wants them, without the minus sign. */
+/* For "status", without the minus sign. */
 #define GENERAL_ERROR	1
 #define PAGED_OUT	12
 #define NO_SPACE	13
 
-/* More than a life can have. */
+/* More steps than a life can have. */
 #define NTH_MAX		2000
-/* A page of page tables' tables leads to 1 GiB of addresses. */
+/* A page of PMDs covers 1 GiB of addresses. */
 #define WINDOW_ROOM	(4UL << 30)
-/* For hundreds of lives, on a kernel that checks itself all the time. */
+/* For hundreds of lives, on a kernel with all debug checks. */
 #define LIVES_SECONDS	300
-/* Promptness is another test's concern. */
+/* Other tests check that pages are unmapped promptly. */
 #define LEFT_MS		10000
 
 static bool knob(const char *dir, const char *name, const char *value)
@@ -66,7 +66,7 @@ static bool knob_number(const char *name, long value)
 	return knob("fail_grant_op", name, text);
 }
 
-/* Quiet, and also for allocations that may sleep, as nearly all of them do. */
+/* Without messages, and also for allocations that may sleep (nearly all). */
 static bool faults_init(void)
 {
 	static const char * const dir[] = {
@@ -94,7 +94,7 @@ static bool faults_of_calls(int cmds, int op, int status)
 	       knob_number("status", status);
 }
 
-/* Let the next hypercalls of this kind fail, but for the first few of them. */
+/* Let the next hypercalls of this kind fail, except for the first few. */
 static bool fail_calls(int skip, int times)
 {
 	return knob_number("space", skip + 1) && knob_number("times", times) &&
@@ -116,7 +116,7 @@ static void set_nth(int fd, int n)
 		abort();
 }
 
-/* How far it was to the fault; 0: it has happened. */
+/* The number of steps left until the fault; 0: it has happened. */
 static int get_nth(int fd)
 {
 	char text[16] = "";
@@ -155,7 +155,7 @@ FIXTURE_VARIANT_ADD(fault, foreign) {
 FIXTURE_SETUP(fault)
 {
 	ASSERT_TRUE(faults_init() && no_faults())
-		TH_LOG("no fault injection in this kernel; the head has what it needs");
+		TH_LOG("no fault injection in this kernel; see the head of this file");
 	situation_setup(_metadata, &self->l.s, variant->source);
 	self->l.errnos[0] = ENOMEM;
 	self->l.errnos[1] = EFAULT;
@@ -175,7 +175,7 @@ FIXTURE_TEARDOWN(fault)
 	close(self->l.nth);
 }
 
-/* A step of a life that fails has to fail with one of the errnos; returns ok. */
+/* If a step of a life fails, its errno must be one of these; returns ok. */
 static bool step(struct lives *l, const char *what, bool ok)
 {
 	int err = errno;
@@ -195,12 +195,12 @@ static bool step(struct lives *l, const char *what, bool ok)
 	return false;
 }
 
-/* Addresses far from all others: each life has to make the page tables. */
+/* Addresses far from all others, so that each life allocates page tables. */
 static char *window;
 
 /*
- * Pages 0 and 1 are pinned, 4 to 6 go by munmap() of the middle, 2 by madvise(),
- * the rest with the whole.
+ * Pages 0 and 1 are pinned; 4 to 6 are unmapped by munmap() of the middle, 2 by
+ * madvise(), the rest by munmap() of the whole range.
  */
 static void live(struct lives *l)
 {
@@ -225,7 +225,7 @@ static void live(struct lives *l)
 	addr = mmap(window, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
 		    fd, index);
 	if (!step(l, "mmap", addr != MAP_FAILED)) {
-		/* Again, for the map object is as it was. */
+		/* Retry, since the map object is unchanged. */
 		addr = mmap(window, SIZE, PROT_READ | PROT_WRITE,
 			    MAP_SHARED | MAP_FIXED, fd, index);
 		if (!step(l, "mmap again", addr != MAP_FAILED))
@@ -252,7 +252,7 @@ out:
 		pipe_close(p);
 }
 
-/* Whatever the life has left of its mapping, in case its munmap() failed. */
+/* Unmap the rest of the life's mapping, in case its munmap() failed. */
 static bool nothing_is_left(struct situation *s)
 {
 	munmap(window, SIZE);
@@ -282,16 +282,16 @@ static int each_nth_fault(struct __test_metadata *_metadata,
 			break;
 	}
 	EXPECT_LT(20, n)
-		TH_LOG("hardly anything could fail");
+		TH_LOG("too few steps could fail");
 	EXPECT_GT(NTH_MAX, n);
 	printf("# %d faults tried in one life each\n", n - 1);
 	return n - 1;
 }
 
 /*
- * Nothing fails but what is asked for: a page without an override is mapped all
- * the same, and so the errno is that of memory in every case, or the EFAULT of
- * who could not pin a page, or the EAGAIN of a fork().
+ * Only the requested call fails: a page without an override is mapped
+ * nevertheless, so the errno is always ENOMEM, or EFAULT if a page could not be
+ * pinned, or EAGAIN from fork().
  */
 TEST_F_TIMEOUT(fault, any_allocation_may_fail, LIVES_SECONDS)
 {
@@ -323,7 +323,7 @@ TEST_F_TIMEOUT(fault, any_allocation_or_map_op_may_fail, LIVES_SECONDS)
 /* ------------------------------------------------------------------ */
 /* One hypercall */
 
-/* The kernel's side is mapped by the first one, the user's by the second. */
+/* The first one maps into the kernel, the second one into the user's PTEs. */
 static void map_fails(struct __test_metadata *_metadata,
 		      struct lives *l, int status, int err)
 {
@@ -375,7 +375,7 @@ TEST_F(fault, a_map_op_without_space_maps_nothing)
 	map_fails(_metadata, &self->l, NO_SPACE, ENOSPC);
 }
 
-/* Each frame of each batch is paged out, and there when it is asked for again. */
+/* Each frame of each batch is paged out, and present on the retry. */
 TEST_F(fault, a_frame_that_is_paged_out_is_asked_for_again)
 {
 	struct situation *s = &self->l.s;
@@ -405,8 +405,8 @@ TEST_F(fault, a_frame_that_is_paged_out_is_asked_for_again)
 /* Death */
 
 /*
- * A child has one life after the other until it is killed, some hundred times, at any moment of
- * them.
+ * A child runs one life after the other until it is killed, at a random moment;
+ * this is repeated some hundred times.
  */
 TEST_F_TIMEOUT(fault, a_kill_at_any_moment_leaves_nothing, LIVES_SECONDS)
 {
@@ -436,15 +436,15 @@ TEST_F_TIMEOUT(fault, a_kill_at_any_moment_leaves_nothing, LIVES_SECONDS)
 }
 
 /* ------------------------------------------------------------------ */
-/* Pages to map into.  More are added to the kernel's, 32,768 at a time. */
+/* Pages to map into.  The kernel adds more when needed, 32,768 at a time. */
 
 #define SOME_PAGES	1000
-/* More than as many additions take, since a fault need not make one fail. */
+/* More than that many additions need, since not every fault makes one fail. */
 #define MAPS_MAX	320
 /*
- * As many steps of an addition are known to be the driver's, the range and the
- * p2m.  Behind them is arch_add_memory(), which takes for granted that it gets
- * its page tables.
+ * The number of steps of an addition that belong to the driver (the range and
+ * the p2m).  They are followed by arch_add_memory(), which does not handle a
+ * failure to allocate page tables.
  */
 #define STEPS		8
 
@@ -460,11 +460,11 @@ TEST(adding_pages_may_fail)
 	ASSERT_LE(0, fd);
 	op = calloc(1, sizeof(*op) + SOME_PAGES * sizeof(op->refs[0]));
 	ASSERT_NE(NULL, op);
-	/* Not mapped, so that any grants do.  Touched, lest a page fault fails. */
+	/* Never mapped: any refs do.  Touched, so that no page fault fails. */
 	memset(op->refs, 1, SOME_PAGES * sizeof(op->refs[0]));
 	op->count = SOME_PAGES;
 
-	/* By then an addition is the last step of a map.  One of two needs none. */
+	/* An addition is now the last step of a map; one of two needs none. */
 	for (maps = 0; maps < 2; maps++) {
 		set_nth(nth, NTH_MAX);
 		ASSERT_EQ(0, ioctl(fd, IOCTL_GNTDEV_MAP_GRANT_REF, op));
@@ -487,9 +487,9 @@ TEST(adding_pages_may_fail)
 		tried += !left;
 	}
 	EXPECT_EQ(STEPS, tried);
-	/* The others hit what can do without, on a kernel that watches itself. */
+	/* Others hit optional allocations, if the kernel has debug checks. */
 	EXPECT_LE(2, failed);
-	/* And it can be done all the same. */
+	/* The addition still succeeds now. */
 	EXPECT_EQ(0, ioctl(fd, IOCTL_GNTDEV_MAP_GRANT_REF, op));
 	printf("# %d faults tried\n", tried);
 
@@ -499,7 +499,7 @@ TEST(adding_pages_may_fail)
 }
 
 /* ------------------------------------------------------------------ */
-/* Unmapping that Xen refuses.  Such a page costs its owner the grant, too. */
+/* Unmapping that fails in Xen.  Such a page's grant stays in use, too. */
 
 FIXTURE(refused) {
 	struct situation s;
@@ -511,7 +511,7 @@ FIXTURE_SETUP(refused)
 	situation_setup(_metadata, &self->s, GRANTS_FOREIGN);
 }
 
-/* What Xen was not asked to unmap stays mapped; what it was, does not. */
+/* Mappings whose op Xen did not get stay mapped; the others do not. */
 FIXTURE_TEARDOWN(refused)
 {
 	struct situation *s = &self->s;
@@ -522,7 +522,7 @@ FIXTURE_TEARDOWN(refused)
 	grants_put(&s->g);
 }
 
-/* Pages first to first + n - 1 are retired, and the grants of others free. */
+/* Pages first to first + n - 1 are retired, the other grants are free. */
 static void expect_refused(struct __test_metadata *_metadata,
 			   struct situation *s, int first, int n)
 {
@@ -553,7 +553,7 @@ static void expect_others_work(struct __test_metadata *_metadata)
 	grants_put(&g);
 }
 
-/* Of an idle page the user's op comes first, the kernel's second. */
+/* For an idle page the op for the user comes before that for the kernel. */
 static void munmap_refused(struct __test_metadata *_metadata,
 			   struct situation *s, int op, int status, int n)
 {
@@ -565,7 +565,7 @@ static void munmap_refused(struct __test_metadata *_metadata,
 	EXPECT_EQ(0, situation_unmap(s));
 	expect_refused(_metadata, s, op / 2, n);
 	no_faults();
-	/* Nothing is there, for the process. */
+	/* The process has nothing mapped there. */
 	EXPECT_EQ(SIGSEGV, touch(where + op / 2 * PAGE, false));
 	expect_others_work(_metadata);
 }
@@ -601,7 +601,7 @@ TEST_F(refused, the_worker_is_refused)
 	expect_others_work(_metadata);
 }
 
-/* Of a page that is held only the user's side is unmapped, and that fails. */
+/* For a pinned page only the user mapping is removed, and that fails. */
 TEST_F(refused, the_user_side_of_a_held_page_is_refused)
 {
 	struct situation *s = &self->s;
@@ -619,9 +619,9 @@ TEST_F(refused, the_user_side_of_a_held_page_is_refused)
 }
 
 /*
- * The user's batch fails at its last page, and what is mapped of it by then
- * cannot be taken back, for the first page: mmap() fails, the map object cannot
- * be used again, and the process can go on.
+ * The user's batch fails at its last page, and unmapping the first page again
+ * fails, too, but succeeds when it is retried: mmap() fails, nothing is
+ * retired, the map object can be used again, and the process continues.
  */
 TEST_F(refused, the_rollback_is_refused)
 {
@@ -638,7 +638,7 @@ TEST_F(refused, the_rollback_is_refused)
 	EXPECT_EQ(EINVAL, errno);
 	EXPECT_EQ(0, read_number(FAULT_DIR "times"));
 	no_faults();
-	/* Xen can be asked again for it, and does it. */
+	/* A second hypercall unmaps it. */
 	EXPECT_EQ(0, grants_in_use(&s->g, 0, NPAGES));
 	EXPECT_EQ(s->retired, count_retired());
 	for (i = 0; i < 2; i++) {

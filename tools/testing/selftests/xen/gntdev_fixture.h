@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The situation most gntdev tests start from: a few grants whose pages hold
- * known bytes, and a gntdev device to map them with.
+ * The fixture of most gntdev tests: a few grants whose pages contain known
+ * bytes, and an open gntdev device to map them with.
  *
- * Whatever a test did, at its end nothing of it may be left: once the test's
- * own mappings and pins are gone, Xen knows of no mapping of these grants, the
- * kernel's counters stand where they stood, the pages hold what the test says
- * they should, and each grant can be mapped again.
+ * A test must not leave anything behind.  Once its mappings and pins are gone,
+ * the teardown checks that Xen has no mapping of these grants, that the
+ * kernel's counters are back at their old values, that the pages contain the
+ * bytes that the test expects, and that each grant can be mapped again.
  */
 #ifndef XEN_GNTDEV_FIXTURE_H
 #define XEN_GNTDEV_FIXTURE_H
@@ -16,9 +16,9 @@
 
 #define NPAGES		8
 #define SIZE		(NPAGES * PAGE)
-/* What is done without waiting may still be seen a moment later. */
+/* Asynchronous work may take a moment to show its effect. */
 #define AT_ONCE_MS	20
-/* How long the last pin's page may take; the tests of promptness ask more. */
+/* Limit for unmapping after the last unpin; some tests use a shorter one. */
 #define SOON_MS		1000
 
 struct situation {
@@ -53,7 +53,7 @@ static inline void situation_setup(struct __test_metadata *_metadata,
 		ASSERT_EQ(0, grant_write(&s->g, i, s->want + i * PAGE))
 			TH_LOG("ref %u: %s", s->g.ref[i], strerror(errno));
 
-	/* It also makes the mappings that looking needs, before there are holes. */
+	/* Also creates the mappings for later checks, before any holes. */
 	ASSERT_EQ(0, grants_in_use(&s->g, 0, NPAGES));
 
 	s->entries = count_entries();
@@ -72,7 +72,7 @@ static inline char *situation_map(struct situation *s, int prot)
 	return p;
 }
 
-/* And the map object, where it is that which has the grants mapped. */
+/* Also delete the map object where that is what keeps the grants mapped. */
 static inline int situation_unmap(struct situation *s)
 {
 	char *p = s->addr;
@@ -80,13 +80,13 @@ static inline int situation_unmap(struct situation *s)
 
 	s->addr = NULL;
 	ret = munmap(p, SIZE);
-	/* Fails if the test has done that, or has closed the device. */
+	/* Fails if the test has already done so, or has closed the device. */
 	if (!ret && auto_translated())
 		gntdev_del(s->fd, s->index, NPAGES);
 	return ret;
 }
 
-/* Older kernels register no memory of files. */
+/* Older kernels do not register file-backed memory. */
 static inline bool uring_registers(struct situation *s)
 {
 	bool registers = false;
@@ -104,8 +104,8 @@ static inline bool uring_registers(struct situation *s)
 }
 
 /*
- * Is count() back at value, within SOON_MS?  It can get below if something of an
- * earlier program was left: entries last for a grace period.
+ * Is count() back at value, within SOON_MS?  It can be lower if an earlier
+ * program left something behind: entries last for a grace period.
  */
 static inline bool counter_returns(long (*count)(void), long value)
 {
@@ -119,13 +119,13 @@ static inline bool counter_returns(long (*count)(void), long value)
 	return true;
 }
 
-/* Are there n more that wait than at first?  (A stock kernel does not count) */
+/* Do n more pages wait than at first?  (An unpatched kernel has no counter) */
 static inline bool pages_wait(struct situation *s, int n)
 {
 	return s->waiting < 0 || count_waiting() == s->waiting + n;
 }
 
-/* Do pages [first, first + n) hold, for their owner, what they should? */
+/* Do pages [first, first + n) contain the expected bytes for their owner? */
 static inline bool owner_sees(struct situation *s, int first, int n)
 {
 	int i;
@@ -138,7 +138,7 @@ static inline bool owner_sees(struct situation *s, int first, int n)
 	return true;
 }
 
-/* Does a mapping of pages [first, first + n) show what it should? */
+/* Does a mapping of pages [first, first + n) show the expected bytes? */
 static inline bool mapping_shows(struct situation *s, const char *addr,
 				 int first, int n)
 {
@@ -151,7 +151,7 @@ static inline bool mapping_shows(struct situation *s, const char *addr,
 	return !memcmp(addr, s->want + first * PAGE, n * PAGE);
 }
 
-/* As above, and does writing to it reach the owner? */
+/* The same, and does a write to it reach the owner? */
 static inline bool mapping_works(struct situation *s, char *addr, int first,
 				 int n)
 {

@@ -1,48 +1,49 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Random operations on gntdev and on what is mapped with it.
+ * Random operations on gntdev and on its mappings.
  *
  *   gntdev_fuzz [-s SEED] [-n OPERATIONS] [-t THREADS] own|foreign|both
  *
  * What should happen
  *
  *   Several threads share a few windows of addresses, a few gntdev files and
- *   the maps made with them.  Each does one random thing after the other to
- *   these: right and wrong ioctls, mmap() and everything that changes, moves or
- *   removes a mapping, every way to hand the memory to the kernel for I/O,
- *   processes that inherit it, closing the files.  Nearly everything may fail,
- *   since another thread is always in the way.  The kernel may not complain, no
- *   byte may be wrong and nothing may be left behind.
+ *   their maps.  Each thread performs random operations on these: right and
+ *   wrong ioctls, mmap() and all calls that change, move or remove a mapping,
+ *   all ways to pass the memory to the kernel for I/O, creating processes that
+ *   inherit it, closing the files.  Nearly every operation may fail, since the
+ *   threads interfere with each other.  The kernel must not log an error, no
+ *   byte may be wrong, and nothing may be left behind.
  *
- * How the test makes sure
+ * How the test checks it
  *
  *   Half of the pages are "fixed": numbered pages (see gntdev_test.h), granted
- *   for writing, but only ever mapped for reading, while all threads try to
- *   write wherever they can.  The other half are "loose": anybody may write to
- *   them, but each sector keeps its first bytes, the tag.  So every page that
- *   any I/O brings is a fixed one, whole, or one of tagged sectors, or was
- *   never a grant and has no tags at all.  Anything else is an error.  In
- *   between each thread maps fixed pages for itself alone, at its own addresses:
- *   that has to work, and to show just these pages, whatever goes on.
+ *   for writing, but only ever mapped read-only, while all threads try to write
+ *   to them.  The other half are "loose": all threads may write to them, but
+ *   each sector keeps its first bytes, the tag.  So a page returned by any I/O
+ *   is either exactly a fixed one, or one of tagged sectors, or was never a
+ *   grant and has no tags at all.  All else is an error.  In between each
+ *   thread maps fixed pages privately, at its own addresses: that must always
+ *   work, and show exactly these pages.
  *
- *   The work is done in rounds, each by a process of its own, which ends by
- *   undoing everything, or by exiting in the middle of it, or by being killed.
- *   After each round: no grant is in use, the kernel's counters stand where
- *   they stood, each page holds what it should for its owner, and can be
- *   mapped again.  What must be refused and is not is an error, and so is at
- *   the end a kind of operation that could have succeeded and never did.
+ *   The work is done in rounds, each in a new process, which ends by undoing
+ *   everything, or by exiting in the middle of its work, or by being killed.
+ *   After each round no grant is in use, the kernel's counters are back at
+ *   their old values, each page has the right content for its owner, and can be
+ *   mapped again.  An operation that must fail and does not is an error, and so
+ *   is, at the end, a kind of operation that could have succeeded and never
+ *   did.
  *
- *   What a thread does in a round follows from the seed, the round, the
- *   thread's number and the operation's.  In which order the threads get to
- *   it is up to the scheduler: the same seed does the same again, but not at
- *   the same moments, and what an operation meets can be another map.
+ *   The operations of a thread in a round depend on the seed, the round, the
+ *   thread's number and the operation's.  Their order across threads is up to
+ *   the scheduler: the same seed repeats the same operations, but with another
+ *   timing, so that an operation may find another map.
  *
  * What a failure means
  *
- *   The last operations of each thread are printed.  Which page was found, and
- *   by what, tells whose lifetime was too short.  If something is left behind,
- *   look for an error path or an end of a process that forgets it.  When all
- *   threads stand still look for what they wait for.
+ *   The last operations of each thread are printed.  The wrong page, and the
+ *   operation that found it, show which lifetime was too short.  If something
+ *   is left behind, look for an error path or a process exit that does not
+ *   release it.  If all threads hang, look for what they wait for.
  */
 #include "../kselftest.h"
 #include "gntdev_test.h"
@@ -59,7 +60,7 @@
 #define STALL_S		120		/* without any progress */
 #define SETTLE_MS	20000		/* until all is back, after a round */
 
-/* Pages of each kind of grants: the fixed ones first, then the loose ones. */
+/* Pages per source of grants: first the fixed ones, then the loose ones. */
 #define FIXED		16
 #define LOOSE		16
 #define NGRANTS		(FIXED + LOOSE)
@@ -70,7 +71,7 @@
 #define ARENA_PAGES	(WINDOWS * WPAGES)
 #define MARGIN		16		/* pages around the arena */
 
-/* The same numbers whatever is behind them; below are the threads' own. */
+/* Fixed fd numbers for all files; lower ones are the threads' own. */
 #define FD_BASE		500
 #define FDS		8		/* the second half is for fixed pages */
 #define MAPS		32
@@ -82,9 +83,9 @@
 #define SOURCE_AREA	(THREADS_MAX * AREA_SIZE)
 
 /*
- * Starts the sectors of a loose page.  A page of zeros can become one under
- * somebody's eyes, so each byte of it may be 0.  The low bytes are 0 so that,
- * taken for an ioctl's count, it is 0 or over any limit.
+ * Starts each sector of a loose page.  A zero page may be replaced by a loose
+ * one while it is read, so each byte of the tag may also be 0.  The low bytes
+ * are 0 so that, used as an ioctl's count, it is 0 or above any limit.
  */
 #define SECTOR		512
 #define TAG		0x7a7566726e5a0000ULL
@@ -94,7 +95,7 @@
 
 enum ending { END_TIDY, END_EXIT, END_KILLED, ENDINGS };
 
-/* CAN: is expected to succeed.  NEVER: has to be refused. */
+/* CAN: expected to succeed at times.  NEVER: must fail. */
 enum expect { CAN, NEVER };
 
 struct record {
@@ -108,7 +109,7 @@ struct record {
 
 #define KINDS_MAX	64
 
-/* Shared with the parent, and with everybody's children. */
+/* Shared with the parent and all children. */
 struct shared {
 	struct {
 		struct record record[RECORDS];
@@ -210,9 +211,9 @@ static void nap(struct thread *t, unsigned int max_us)
 }
 
 /* ------------------------------------------------------------------ */
-/* What is kept of the operations */
+/* The log of operations */
 
-/* Before the call, which may be the last: what is a format for longs. */
+/* Called before each operation, maybe the last; what is a format for longs. */
 static void record(struct thread *t, const char *what, unsigned long a,
 		   unsigned long b, unsigned long c, unsigned long d,
 		   unsigned long e, unsigned long f)
@@ -325,8 +326,9 @@ static void check(const char *who, const char *buf, size_t len)
 }
 
 /*
- * What was copied through a mapping that may have changed meanwhile, to
- * another one, at any byte.  Each byte where tags are is still somebody's.
+ * Check bytes copied through a mapping that may have been replaced by another
+ * one meanwhile, at any byte.  Each byte of a tag is still that of a known
+ * page.
  */
 static bool is_known_byte(size_t at, char byte)
 {
@@ -352,7 +354,7 @@ static void check_torn(const char *who, const char *buf, size_t len)
 				      who, k, len, buf[k] & 0xff);
 }
 
-/* The bytes at from, which may not be there, or go while they are copied. */
+/* Copy from memory that may not be mapped, or be unmapped during the copy. */
 static bool copy_caught(char *to, const char *from, size_t len)
 {
 	if (sigsetjmp(touch_env, 1)) {
@@ -368,7 +370,7 @@ static bool copy_caught(char *to, const char *from, size_t len)
 /* ------------------------------------------------------------------ */
 /* Places */
 
-/* Some pages of a window, or across windows, or where the kernel put a map. */
+/* Some pages in a window, across windows, or where the kernel placed a map. */
 static char *somewhere(struct thread *t, size_t *len)
 {
 	unsigned int pages = WPAGES, first = rnd(t, WINDOWS) * WPAGES, skip, i;
@@ -450,7 +452,7 @@ static const char *bytes_of(struct ioctl_gntdev_grant_ref page)
 	return NULL;
 }
 
-/* A map as all threads know it: 0, or its file, its size and its place. */
+/* A map as known to all threads: 0, or its file, size and offset. */
 static unsigned long map_word(int fd, unsigned int count, uint64_t index)
 {
 	return (unsigned long)fd << 48 | (unsigned long)count << 40 |
@@ -495,7 +497,7 @@ static void fill_add_op(struct thread *t, union add_op *add, bool of_fixed)
 	}
 }
 
-/* A pointer that is no good for size bytes, of which the last one is missing. */
+/* A bad pointer: at least the last of its size bytes is not accessible. */
 static void *bad_pointer(struct thread *t, size_t size)
 {
 	switch (rnd(t, 5)) {
@@ -556,14 +558,14 @@ static bool do_add_bad(struct thread *t)
 		p = bad_pointer(t, sizeof(add.op));
 		break;
 	case 5:
-		/* The refs end in nowhere. */
+		/* The refs reach into unmapped memory. */
 		at = (void *)(guard + PAGE - sizeof(add.op));
 		add.op.count = 2 + rnd(t, 100);
 		memcpy(at, &add.op, sizeof(add.op));
 		p = at;
 		break;
 	default:
-		/* It can be read, but not written, or is a window. */
+		/* The memory is readable only, or is in a window. */
 		p = one_in(t, 2) ? read_only : somewhere(t, &len);
 		break;
 	}
@@ -572,7 +574,7 @@ static bool do_add_bad(struct thread *t)
 	return result(t, ioctl(fd, IOCTL_GNTDEV_MAP_GRANT_REF, p));
 }
 
-/* A map with one page that Xen does not give: no part of it may be mapped. */
+/* A map with one page that Xen fails to map: no part of it may be mapped. */
 static bool do_map_bad(struct thread *t)
 {
 	static const uint32_t no_domid[] = {
@@ -602,7 +604,7 @@ static bool do_map_bad(struct thread *t)
 	return p != MAP_FAILED;
 }
 
-/* Up to as many as a map may have.  Not all threads at a time: memory. */
+/* A large map, up to the limit; one thread at a time, to save memory. */
 static bool do_add_huge(struct thread *t)
 {
 	struct {
@@ -694,7 +696,7 @@ static bool do_notify(struct thread *t)
 	if (!some_map(t, &fd, &count, &index, &slot))
 		return false;
 	index += rnd(t, count) * PAGE;
-	/* A byte of a fixed page must not be cleared, whichever it is. */
+	/* No byte of a fixed page may be cleared. */
 	index += is_for_fixed(fd) ? rnd(t, PAGE) : beyond_tag(t, &len);
 	note(t, "SET_UNMAP_NOTIFY fd %lu, at %#lx, action %lu, port %lu", fd,
 	     index, action, t->port);
@@ -732,7 +734,7 @@ static bool do_notify_bad(struct thread *t)
 	return result(t, ioctl(fd, IOCTL_GNTDEV_SET_UNMAP_NOTIFY, p));
 }
 
-/* The port that maps may yet have to tell something goes, and another comes. */
+/* Replace the port, although maps may still have to notify the old one. */
 static bool do_events(struct thread *t)
 {
 	uint32_t wait_port;
@@ -864,7 +866,7 @@ static bool do_copy_bad(struct thread *t)
 		op.count = one_in(t, 2) ? 2 : -1U;
 		break;
 	default:
-		/* The status can not be written. */
+		/* The status cannot be written. */
 		op.segments = (void *)(read_only + PAGE / 2);
 		break;
 	}
@@ -883,7 +885,7 @@ static bool do_ioctl_unknown(struct thread *t)
 		IOCTL_GNTDEV_DMABUF_IMP_RELEASE,
 		IOCTL_GNTDEV_SET_MAX_GRANTS,
 	};
-	/* Taken for a number of pages, for a file: neither is any. */
+	/* Not valid as a number of pages, nor as a file. */
 	uint32_t op[16] = { -1U, LIMIT + 1, -1U, -1U };
 	unsigned long cmd = known_of_dmabuf[rnd(t, ARRAY_SIZE(known_of_dmabuf))];
 	int fd = some_fd(t);
@@ -975,7 +977,7 @@ static bool do_mmap(struct thread *t)
 	note(t, "mmap(%#lx, %lu pages, prot %lu, flags %#lx, fd %lu, %#lx)", at,
 	     count, prot, flags, fd, index);
 	p = mmap(at, count * PAGE, prot, flags, fd, index);
-	/* A map is mapped once; that others try as well is a test, too. */
+	/* A map can be mapped only once; other threads try nevertheless. */
 	if (!one_in(t, 8))
 		atomic_store(slot, 0);
 	if (!result(t, p == MAP_FAILED ? -1 : 0))
@@ -1049,7 +1051,7 @@ static bool do_munmap(struct thread *t)
 
 static bool do_mprotect(struct thread *t)
 {
-	/* PROT_EXEC would be for data of any kind, but nobody jumps there. */
+	/* PROT_EXEC on any kind of data, which is never executed. */
 	int prot = rnd(t, 8);
 	size_t len;
 	char *p = somewhere(t, &len);
@@ -1065,7 +1067,7 @@ static bool do_madvise(struct thread *t)
 	size_t len;
 	char *p = somewhere(t, &len);
 
-	/* Often those that zap, and that lets children have the mapping. */
+	/* Often those that zap, and the one that lets children inherit. */
 	if (one_in(t, 3))
 		advice = one_in(t, 2) ? MADV_DONTNEED : MADV_DOFORK;
 	note(t, "madvise(%#lx, %#lx, %lu)", p, len, advice);
@@ -1095,7 +1097,7 @@ static bool do_mremap(struct thread *t)
 		flags |= MREMAP_FIXED;
 		to_len = min(to_len, room);
 	}
-	/* Growing in place must not reach what is not the arena's. */
+	/* Growing in place must not reach beyond the arena. */
 	if (!(flags & MREMAP_FIXED) && !(flags & MREMAP_MAYMOVE))
 		to_len = min(to_len, len);
 	note(t, "mremap(%#lx, %#lx, %#lx, flags %lu, %#lx)", p, len, to_len,
@@ -1175,7 +1177,7 @@ static bool do_look(struct thread *t)
 	return true;
 }
 
-/* Memory to a file as any write() does it, and from one. */
+/* Write memory to a file by an ordinary write(), and read it from one. */
 static bool do_file(struct thread *t)
 {
 	bool write = one_in(t, 2);
@@ -1368,7 +1370,7 @@ static bool do_splice(struct thread *t)
 	}
 }
 
-/* To another process, which holds the pages for a while and looks at them. */
+/* Send to another process, which checks the pages after a while. */
 static bool do_pass(struct thread *t)
 {
 	struct iovec iov;
@@ -1384,7 +1386,7 @@ static off_t area(struct thread *t)
 	return t->id * AREA_SIZE;
 }
 
-/* What was written to our area of the disk. */
+/* Check what was written to this thread's area of the disk. */
 static void check_disk(struct thread *t, const char *who, long len)
 {
 	if (pread(t->disk, t->got, len, area(t)) != len)
@@ -1461,7 +1463,7 @@ static bool do_uring(struct thread *t)
 	return true;
 }
 
-/* The one before is let go. */
+/* Register a buffer; the previous one is unregistered. */
 static bool do_uring_register(struct thread *t)
 {
 	size_t len;
@@ -1478,7 +1480,7 @@ static bool do_uring_register(struct thread *t)
 	return true;
 }
 
-/* Whatever became of the addresses: the pages are there. */
+/* Registered pages stay valid, even if their addresses were unmapped. */
 static bool do_uring_fixed(struct thread *t)
 {
 	bool write = one_in(t, 2);
@@ -1502,7 +1504,7 @@ static bool do_uring_fixed(struct thread *t)
 	return true;
 }
 
-/* Keeps the addresses ours: in a hole the kernel could put another's mapping. */
+/* Reserve the addresses: the kernel could place other mappings in a hole. */
 static void cover(char *p, size_t len)
 {
 	if (mmap(p, len, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1,
@@ -1510,7 +1512,7 @@ static void cover(char *p, size_t len)
 		fault("cannot cover a mapping: %s", strerror(errno));
 }
 
-/* Reads a mapping into t->got, by one way or another; covers it. */
+/* Read a mapping into t->got in a random way, and cover it. */
 static long bring(struct thread *t, unsigned int way, char *p, size_t len)
 {
 	struct iovec iov = { p, len };
@@ -1542,7 +1544,7 @@ static long bring(struct thread *t, unsigned int way, char *p, size_t len)
 	return n;
 }
 
-/* All of it is ours and right, so it has to work. */
+/* The pages and addresses are private to the thread, so this must work. */
 static bool do_alone(struct thread *t)
 {
 	unsigned int i, way = rnd(t, 5);
@@ -1594,7 +1596,7 @@ static void child(struct thread *t, unsigned int way)
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	switch (way) {
 	case 0:
-		/* What is there for it? */
+		/* Check all memory that the child can access. */
 		for (p = arena; p < arena + ARENA_PAGES * PAGE; p += PAGE)
 			if (copy_caught(t->got, p, PAGE))
 				check("child", t->got, PAGE);
@@ -1607,11 +1609,11 @@ static void child(struct thread *t, unsigned int way)
 		munmap(p, len);
 		break;
 	case 3:
-		/* All that it inherited goes with it, no sooner than that. */
+		/* Keep all that it inherited until it exits. */
 		nap(t, 1000);
 		break;
 	default:
-		/* Does the same as any thread, until it is killed or tired. */
+		/* Work like any thread, until killed or n operations are done. */
 		while (n-- && !shared->faults)
 			run_one(t);
 		break;
@@ -1731,7 +1733,7 @@ static void *thread_main(void *arg)
 		run_one(t);
 		atomic_fetch_add(&shared->operations, 1);
 	}
-	/* Whoever is first ends it for the others, in the midst of their work. */
+	/* The first thread to finish ends the process while the others work. */
 	if (!shared->faults && ending == END_EXIT)
 		_exit(0);
 	if (!shared->faults && ending == END_KILLED)
@@ -1819,7 +1821,7 @@ static void worker(void)
 	for (i = 0; i < nr_threads; i++)
 		thread_setup(&threads[i], i);
 	pthread_barrier_init(&start, NULL, nr_threads);
-	/* Once they run, whatever is mapped anew can come to lie in a hole. */
+	/* Once the threads run, new mappings can be placed in a hole. */
 	for (i = 0; i < nr_threads; i++)
 		if (pthread_create(&threads[i].pthread, NULL, thread_main,
 				   &threads[i]))
@@ -1839,7 +1841,7 @@ static void worker(void)
 	_exit(0);
 }
 
-/* Has the pages that were passed to it, and looks at them when it likes. */
+/* Receives pages and checks them after a random time. */
 static void receiver(void)
 {
 	struct thread t = { .id = nr_threads, .random = mix(seed ^ round_nr) };
@@ -1864,7 +1866,7 @@ static void receiver(void)
 
 static long entries, waiting, retired;
 
-/* Nothing is left of the round, as Xen and the kernel count. */
+/* Check that nothing is left of the round, according to Xen and the kernel. */
 static bool check_nothing_left(void)
 {
 	uint64_t limit = now_us() + SETTLE_MS * 1000ULL;
@@ -1888,7 +1890,7 @@ static bool check_nothing_left(void)
 	return !shared->faults;
 }
 
-/* Each page holds what it should, for its owner and when it is mapped. */
+/* Check the content of each page, for its owner and when it is mapped. */
 static bool check_pages(void)
 {
 	static char page[PAGE] __attribute__((aligned(PAGE)));
@@ -1929,7 +1931,7 @@ static bool check_pages(void)
 	return !shared->faults;
 }
 
-/* The worker's status, or -1 if nothing moves any more. */
+/* The worker's status, or -1 if it makes no progress. */
 static int watch_worker(pid_t pid)
 {
 	uint64_t moved = now_us();
@@ -1995,7 +1997,7 @@ static bool run_round(void)
 	    !WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL : status)
 		if (!shared->faults)
 			fault("the worker ended with status %#x", status);
-	/* The receiver sees the end of the pipe when the last child is gone. */
+	/* The receiver gets the end of file when the last child has exited. */
 	status = wait_child(other, STALL_S * 1000);
 	if (status)
 		fault("the receiver ended with status %#x", status);
@@ -2057,7 +2059,7 @@ static bool setup_memory(void)
 	if (mprotect(guard + PAGE, PAGE, PROT_NONE))
 		return false;
 
-	/* Good ones, but for that they cannot be written to. */
+	/* Valid arguments, except that they are not writable. */
 	add = (void *)read_only;
 	add->op.count = 1;
 	add->op.refs[0].domid = sources[0].domid;
@@ -2082,7 +2084,7 @@ static bool setup_memory(void)
 	return true;
 }
 
-/* Without CONFIG_CROSS_MEMORY_ATTACH it cannot. */
+/* Some kinds need CONFIG_CROSS_MEMORY_ATTACH. */
 static bool can_be_done(const struct kind *kind)
 {
 	if (kind->run != do_vm_read && kind->run != do_vm_write)
@@ -2107,7 +2109,7 @@ static bool every_kind_succeeded(void)
 				       kinds[i].name);
 			continue;
 		}
-		/* A few may all have come at a bad moment. */
+		/* With only a few tries, all may have had bad timing. */
 		if (!done && refused >= 150) {
 			printf("# %s never succeeded\n", kinds[i].name);
 			good = false;
@@ -2132,7 +2134,7 @@ int main(int argc, char **argv)
 	char *end = NULL;
 	int c;
 
-	/* What a child executes to be another program. */
+	/* The program that a child executes. */
 	if (argc == 2 && !strcmp(argv[1], "exit"))
 		return 0;
 
@@ -2157,7 +2159,7 @@ int main(int argc, char **argv)
 	     strcmp(argv[optind], "both")))
 		usage(argv[0]);
 
-	/* Without CONFIG_XEN_UNPOPULATED_ALLOC they are taken from our memory. */
+	/* Without CONFIG_XEN_UNPOPULATED_ALLOC they are taken from RAM. */
 	most_pages = min(LIMIT, sysconf(_SC_PHYS_PAGES) / 3);
 	for (i = 0; i < ARRAY_SIZE(kinds); i++)
 		weights += kinds[i].weight;

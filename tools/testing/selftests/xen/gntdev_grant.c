@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Grants pages to another domain for as long as its input lasts.
+ * Grants pages to another domain until the end of its input.
  *
  *   gntdev_grant DOMID COUNT
  *
  * prints the references on one line and waits for the end of its input.  Then
- * the other domain should have unmapped them: exit status 0 if within five
- * seconds none is mapped any more, 1 if one is, which it names.
+ * the other domain should have unmapped them: the exit status is 0 if none is
+ * mapped any more within five seconds, else 1, and it prints those that are.
  *
  * For tests in a guest that maps the control domain's pages.
  */

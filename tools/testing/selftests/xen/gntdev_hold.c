@@ -4,14 +4,14 @@
  *
  *   gntdev_hold SECONDS COUNT [mapped]
  *
- * maps COUNT grants (another domain's if the environment says whose, see
- * gntdev_test.h, else own ones), puts them into pipes, unmaps them, says
- * "held COUNT", sleeps, reads the pipes, says "released", and waits for the
- * pages to be unmapped: exit status 0 if all bytes were right and no page is
- * left waiting after a while.  With "mapped" they are unmapped only after the
- * sleep.
+ * maps COUNT grants (another domain's if set in the environment, see
+ * gntdev_test.h, else own ones), puts them into pipes, unmaps them, prints
+ * "held COUNT", sleeps, reads the pipes, prints "released", and waits for the
+ * pages to be unmapped: the exit status is 0 if all bytes were right and no
+ * page is left waiting after a while.  With "mapped" they are unmapped only
+ * after the sleep.
  *
- * For measuring what waiting pages cost, and for taking their domain away.
+ * Used to measure the cost of waiting pages, and to destroy their domain.
  */
 #include "gntdev_test.h"
 
@@ -50,8 +50,8 @@ int main(int argc, char **argv)
 		struct grants g;
 
 		/*
-		 * One page many times is as many pages to hold; Xen lets a
-		 * grant be mapped 127 times, and each page takes two.
+		 * One page mapped many times counts as many pages; Xen permits
+		 * 127 mappings of a grant, and each page takes two.
 		 */
 		grant_pool->domid = own_domid();
 		if (grants_get(&g, GRANTS_OWN, count < GRANTS_MAX ? count : GRANTS_MAX)) {

@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Xen has no handle left in the middle of a batch.
+ * Xen runs out of handles in the middle of a batch.
  *
  * What should happen
  *
  *   Xen keeps a table of a domain's mappings, of a size that its command line
  *   limits (gnttab_max_maptrack_frames=).  A mapping that does not fit fails as
- *   a whole: mmap() returns ENOSPC, none of its grants stays mapped, and what
- *   was mapped before is as it was.  Once there is room, the same map object
+ *   a whole: mmap() fails with ENOSPC, none of its grants stays mapped, and
+ *   existing mappings are unchanged.  Once there is room, the same map object
  *   can be mapped.
  *
  * How the test makes it happen
  *
- *   It maps own grants, 64 at a time, until one mapping fails, takes away one
- *   that succeeded, and tries the failed one again.
+ *   It maps own grants, 64 at a time, until one mapping fails, unmaps one that
+ *   succeeded, and tries the failed one again.
  *
  * What a failure means
  *
@@ -24,7 +24,7 @@
 #include "gntdev_test.h"
 
 #define EACH	64
-/* More than this many mappings, and the table is not small. */
+/* If more mappings than this succeed, the table is not small. */
 #define MOST	64
 
 TEST(a_full_table_maps_nothing_and_loses_nothing)
@@ -52,7 +52,7 @@ TEST(a_full_table_maps_nothing_and_loses_nothing)
 	ASSERT_GT(MOST, n)
 		TH_LOG("the table is not full; boot with gnttab_max_maptrack_frames=2");
 
-	/* Whatever the failed one got, it gave back: small ones still fit. */
+	/* Repeated failures leak no handles: a failed mmap() releases all. */
 	for (i = 0; i < 200; i++) {
 		char *p = mmap(NULL, EACH * PAGE, PROT_READ | PROT_WRITE,
 			       MAP_SHARED, fd, index[n]);
@@ -61,7 +61,7 @@ TEST(a_full_table_maps_nothing_and_loses_nothing)
 		ASSERT_EQ(ENOSPC, errno);
 	}
 
-	/* What was there is there. */
+	/* Existing mappings still work. */
 	for (i = 0; i < n; i++) {
 		addr[i][5]++;
 		EXPECT_EQ(0, touch(addr[i] + (EACH - 1) * PAGE, true));

@@ -1,33 +1,33 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * UNMAP_NOTIFY_CLEAR_BYTE: which write into a guest's page is the one asked for?
+ * UNMAP_NOTIFY_CLEAR_BYTE clears the byte in the guest's page once, on
+ * unmapping.
  *
  * What should happen
  *
- *   The byte is set to 0 when the user's mapping of its page goes, once.  If
- *   nothing of the page is mapped for the user any more there is nothing left
- *   to wait for, and a request fails with EINVAL.  One made before mmap() is
- *   done when the mapping goes.  That somebody holds a page, so that it stays
- *   mapped in the kernel, makes no difference.  Addresses that were the map's
- *   are other memory's afterwards, and whatever happens to them does not reach
- *   the guest.
+ *   The byte is set to 0 once, when the user's mapping of its page is removed.
+ *   If the page is no longer mapped for the user, a request fails with EINVAL.
+ *   A request made before mmap() is done when the mapping is removed.  It makes
+ *   no difference whether the page is pinned, so that it stays mapped in the
+ *   kernel.  After unmapping, the addresses can be used for other memory, and
+ *   operations on that must not affect the guest.
  *
  * How the tests make it happen
  *
- *   vmsplice() into a pipe holds the pages, so that the map object has to live
- *   on.  Its mapping goes in one of the ways there are, the byte is asked for,
- *   before that or after, and other memory is put to the same addresses, used
- *   and taken away.  The owner sets the byte to 1 and looks at it by a grant
+ *   vmsplice() into a pipe pins the pages, so that the map object continues to
+ *   exist.  The mapping is removed in each possible way, the byte is requested
+ *   before or after that, and other memory is mapped at the same addresses,
+ *   used and unmapped.  The owner sets the byte to 1 and checks it by a grant
  *   copy.
  *
  *   For PV domains.  In auto-translated ones the byte is cleared when the map
- *   object goes.
+ *   object is freed.
  *
  * What a failure means
  *
  *   A byte cleared too often, or by the wrong event, is a write into a page
- *   that the guest may have taken back to use it for something else: its data
- *   is corrupt.  One not cleared: the other end waits for ever.
+ *   that the guest may already use for something else: its data is corrupted.
+ *   If the byte is not cleared, the guest waits forever.
  */
 #include "gntdev_fixture.h"
 
@@ -82,14 +82,14 @@ static int ask_for_byte(struct situation *s, int page)
 			     UNMAP_NOTIFY_CLEAR_BYTE, 0);
 }
 
-/* Now the byte of this page has been cleared, as the owner sees it, and no other. */
+/* Expect that the byte of this page was cleared, and no other byte. */
 static bool byte_is_cleared(struct situation *s, int page)
 {
 	s->want[page * PAGE + BYTE] = 0;
 	return owner_sees(s, 0, NPAGES);
 }
 
-/* Does the range, once a map's, serve as other memory, in all ways there are? */
+/* Is the map's former range usable for other memory, in all possible ways? */
 static bool reuse(char *addr, size_t len)
 {
 	char *other;
@@ -112,7 +112,7 @@ static bool reuse(char *addr, size_t len)
 	return !munmap(addr, len);
 }
 
-/* Nothing of the page is mapped: who asks is told so, and nothing is written. */
+/* The page is not mapped: the request fails, and nothing is written. */
 static void expect_refused(struct __test_metadata *_metadata,
 			   struct situation *s, int page)
 {
@@ -138,7 +138,7 @@ TEST_F(notify, a_request_after_munmap_is_refused)
 	EXPECT_TRUE(owner_sees(s, 0, NPAGES));
 }
 
-/* The pages are held, so that they are mapped in the kernel yet. */
+/* The pages are pinned, so that they are still mapped in the kernel. */
 TEST_F(notify, a_request_after_munmap_of_held_pages_is_refused)
 {
 	struct situation *s = &self->s;
@@ -156,7 +156,7 @@ TEST_F(notify, a_request_after_munmap_of_held_pages_is_refused)
 	EXPECT_TRUE(pipe_has(p, s->want, SIZE));
 }
 
-/* One page is gone, its neighbours are not: each has its own answer. */
+/* One page is unmapped, its neighbours are not: requests differ by page. */
 TEST_F(notify, a_request_for_the_one_page_that_is_gone_is_refused)
 {
 	struct situation *s = &self->s;
@@ -178,7 +178,7 @@ TEST_F(notify, a_request_for_the_one_page_that_is_gone_is_refused)
 	EXPECT_TRUE(pipe_has(p, s->want, SIZE));
 }
 
-/* MADV_DONTNEED takes the pages out of a range that stays the map's. */
+/* MADV_DONTNEED unmaps the pages of a range, which still belongs to the map. */
 TEST_F(notify, a_request_after_madv_dontneed_is_refused)
 {
 	struct situation *s = &self->s;
@@ -220,7 +220,7 @@ TEST_F(notify, a_request_after_mremap_is_refused)
 	EXPECT_TRUE(pipe_has(p, s->want, SIZE));
 }
 
-/* Another map's pages come to lie there, which have a byte of their own. */
+/* Pages of another map, with a byte of its own, are mapped there. */
 TEST_F(notify, another_map_at_the_same_address_has_its_own_byte)
 {
 	struct situation *s = &self->s;
@@ -247,9 +247,9 @@ TEST_F(notify, another_map_at_the_same_address_has_its_own_byte)
 }
 
 /* ------------------------------------------------------------------ */
-/* Requests that are done when the mapping goes */
+/* Requests that are done when the mapping is removed */
 
-/* The pages are held: cleared with the mapping, and left alone afterwards. */
+/* Pinned pages: cleared with the mapping, and not changed afterwards. */
 TEST_F(notify, a_held_page_has_its_byte_cleared_once)
 {
 	struct situation *s = &self->s;
@@ -297,7 +297,7 @@ TEST_F(notify, the_byte_of_one_page_is_cleared_once)
 	EXPECT_TRUE(pipe_has(p, s->want + AT * PAGE, PAGE));
 }
 
-/* And by MADV_DONTNEED, after which the range is still the map's. */
+/* The same by MADV_DONTNEED; the range still belongs to the map. */
 TEST_F(notify, madv_dontneed_clears_the_byte_once)
 {
 	struct situation *s = &self->s;
@@ -316,7 +316,7 @@ TEST_F(notify, madv_dontneed_clears_the_byte_once)
 	EXPECT_TRUE(pipe_has(p, s->want, SIZE));
 }
 
-/* What is asked for before mmap() is done when the mapping goes. */
+/* A request made before mmap() is done when the mapping is removed. */
 TEST_F(notify, a_request_before_mmap_is_done_at_munmap)
 {
 	struct situation *s = &self->s;
@@ -339,7 +339,7 @@ TEST_F(notify, a_request_before_mmap_is_done_at_munmap)
 	EXPECT_TRUE(pipe_has(p, s->want, SIZE));
 }
 
-/* Of a map that is never mapped there is no page to write to. */
+/* If the map is never mapped, no page is written to. */
 TEST_F(notify, a_map_that_is_never_mapped_clears_nothing)
 {
 	struct situation *s = &self->s;
@@ -352,7 +352,7 @@ TEST_F(notify, a_map_that_is_never_mapped_clears_nothing)
 	EXPECT_TRUE(owner_sees(s, 0, NPAGES));
 }
 
-/* The last request counts; one without CLEAR_BYTE takes it back. */
+/* The last request counts; one without CLEAR_BYTE cancels it. */
 TEST_F(notify, a_request_takes_the_place_of_the_last_one)
 {
 	struct situation *s = &self->s;
@@ -370,8 +370,8 @@ TEST_F(notify, a_request_takes_the_place_of_the_last_one)
 }
 
 /*
- * While one thread asks again and again another one takes the mapping away.  None
- * of the requests, be it made in the very moment, is left for later events.
+ * One thread makes requests in a loop while another one removes the mapping.
+ * No request, even a concurrent one, is left to be done by later events.
  */
 #define ROUNDS	40
 
@@ -442,7 +442,7 @@ TEST_F(notify, requests_beside_munmap_leave_nothing_for_later)
 /* ------------------------------------------------------------------ */
 /* The event */
 
-/* It can be asked for as long as there is a map object. */
+/* It can be requested while there is a map object. */
 TEST_F(notify, the_event_can_be_asked_for_after_munmap)
 {
 	struct situation *s = &self->s;
@@ -459,7 +459,7 @@ TEST_F(notify, the_event_can_be_asked_for_after_munmap)
 	EXPECT_EQ(0, gntdev_notify(s->fd, s->index, UNMAP_NOTIFY_SEND_EVENT,
 				   send_port));
 
-	/* What is refused leaves the request that there is as it was. */
+	/* A request that fails does not change the existing one. */
 	EXPECT_EQ(-1, gntdev_notify(s->fd, s->index + AT * PAGE + BYTE,
 				    UNMAP_NOTIFY_CLEAR_BYTE |
 				    UNMAP_NOTIFY_SEND_EVENT, send_port));
@@ -480,7 +480,7 @@ TEST_F(notify, the_event_can_be_asked_for_after_munmap)
 #define ACCEPTED	1
 #define BROKEN		2
 
-/* In a child; it has no one to report to but its exit code. */
+/* In a child, which reports only through its exit code. */
 static int verdict(struct situation *s)
 {
 	if (!ask_for_byte(s, AT))
@@ -488,7 +488,7 @@ static int verdict(struct situation *s)
 	return errno == EINVAL ? REFUSED : BROKEN;
 }
 
-/* A map of a child's own, which lies in the parent's pipe. */
+/* A map of the child's own, whose pages are in the parent's pipe. */
 static bool map_in_child(struct situation *s, int out)
 {
 	struct iovec iov = { NULL, SIZE };
@@ -499,7 +499,7 @@ static bool map_in_child(struct situation *s, int out)
 	       vmsplice(out, &iov, 1, 0) == (ssize_t)SIZE;
 }
 
-/* The process that asked too late exits, with other memory at the address. */
+/* A process whose request came too late exits, with other memory mapped. */
 TEST_F(notify, the_exit_of_who_asked_too_late_clears_nothing)
 {
 	struct situation *s = &self->s;
@@ -530,7 +530,7 @@ TEST_F(notify, the_exit_of_who_asked_too_late_clears_nothing)
 	EXPECT_TRUE(pipe_has(p, s->want, SIZE));
 }
 
-/* One that asked in time has it cleared by its exit, once. */
+/* For a process whose request came in time, its exit clears the byte, once. */
 TEST_F(notify, exit_clears_the_byte_once)
 {
 	struct situation *s = &self->s;
@@ -566,7 +566,7 @@ static int after_exec(char **arg)
 	return reuse((char *)strtoul(arg[2], NULL, 0), SIZE) ? ret : BROKEN;
 }
 
-/* Asks for a byte before that or not; exec comes back as after_exec(). */
+/* Request a byte before exec or not; exec continues in after_exec(). */
 static void exec_in_child(struct __test_metadata *_metadata, struct situation *s,
 			  int p[2], bool in_time)
 {
@@ -612,8 +612,8 @@ TEST_F(notify, exec_clears_the_byte)
 }
 
 /*
- * A child shares the device.  It can ask on behalf of its parent's mapping; what
- * it has at the same address itself does not matter.
+ * A child shares the open device.  It can request a byte for its parent's
+ * mapping; the child's own memory at the same address does not matter.
  */
 TEST_F(notify, the_memory_of_a_child_does_not_matter)
 {
@@ -636,7 +636,7 @@ TEST_F(notify, the_memory_of_a_child_does_not_matter)
 	ASSERT_EQ(0, situation_unmap(s));
 	EXPECT_TRUE(byte_is_cleared(s, AT));
 
-	/* Once the parent has nothing mapped the child is too late as well. */
+	/* Once the parent has unmapped all, the child's requests fail, too. */
 	ASSERT_EQ(0, owner_sets(s, AT, 1));
 	pid = fork();
 	ASSERT_LE(0, pid);
@@ -651,7 +651,7 @@ TEST_F(notify, the_memory_of_a_child_does_not_matter)
 	EXPECT_TRUE(pipe_has(p, s->want, SIZE));
 }
 
-/* The empty range that MADV_DOFORK gives to a child is no mapping of the page. */
+/* The empty range that a child has after MADV_DOFORK does not map the page. */
 TEST_F(notify, the_empty_range_of_a_child_does_not_matter)
 {
 	struct situation *s = &self->s;

@@ -1,28 +1,28 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * I/O on granted pages: the kernel works on the very page that was granted.
+ * I/O on granted pages: the kernel uses exactly the page that was granted.
  *
  * What should happen
  *
- *   A process maps pages that some domain granted and hands them to the kernel
- *   without touching them: to a pipe, to O_DIRECT reads and writes, to native
- *   AIO and io_uring, with registered buffers too.  What leaves is what the
- *   owner had written, what arrives the owner can read, exactly.  A page that
- *   was mapped for reading cannot be written by way of I/O either, even when
- *   the same process maps the same grant a second time for writing.
+ *   A process maps granted pages and passes them to the kernel without touching
+ *   them: to a pipe, to O_DIRECT reads and writes, to native AIO and io_uring,
+ *   also with registered buffers.  Writes contain exactly the owner's bytes,
+ *   and reads store exactly the bytes that the owner then sees.  I/O cannot
+ *   write to a page that was mapped read-only, even if the same process maps
+ *   the same grant a second time for writing.
  *
  * How the tests make it happen
  *
- *   Against a RAM disk, whose buffered side shows what the direct side did;
- *   the owner's bytes come by a grant copy, from no mapping of ours.  The
- *   kernel's GUP test device pins pages every way that the kernel knows.
+ *   They use a RAM disk, and check direct I/O by buffered I/O.  A grant copy
+ *   provides the owner's bytes without any mapping.  The kernel's GUP test
+ *   device pins pages in every way that the kernel has.
  *
  * What a failure means
  *
- *   EFAULT: a page could not be found from its page table entry.  Wrong bytes:
- *   another page was found, and I/O went to or came from memory of somebody
- *   else.  A write through a read-only mapping: a domain that granted pages
- *   for reading has them changed.
+ *   EFAULT: the page was not found from its page table entry.  Wrong bytes:
+ *   another page was found, and I/O used memory that belongs to someone else.
+ *   A write through a read-only mapping: pages that a domain granted read-only
+ *   are changed.
  */
 #include "gntdev_fixture.h"
 
@@ -152,7 +152,7 @@ TEST_F(pin, registered_buffers_move_the_exact_bytes)
 	move_both_ways(_metadata, &self->s, self->disk, by_uring_fixed);
 }
 
-/* Sectors, at odd places across page borders. */
+/* Sectors at odd offsets, across page boundaries. */
 TEST_F(pin, direct_io_of_parts_of_pages_moves_the_exact_bytes)
 {
 	struct situation *s = &self->s;
@@ -215,13 +215,13 @@ TEST_F(pin, vmsplice_gives_the_exact_bytes)
 
 	ASSERT_NE(MAP_FAILED, situation_map(s, PROT_READ | PROT_WRITE));
 	ASSERT_EQ(0, pipe_pin(p, s->addr, SIZE));
-	/* It is the page that lies in the pipe, and no copy of it. */
+	/* The pipe contains the page itself, not a copy. */
 	s->addr[5] ^= 1;
 	s->want[5] ^= 1;
 	EXPECT_TRUE(pipe_has(p, s->want, SIZE));
 }
 
-/* All ways of the kernel to get at a user's pages. */
+/* All ways in which the kernel gets user pages. */
 TEST_F(pin, every_way_to_pin_takes_all_pages)
 {
 	static const struct {
@@ -258,7 +258,7 @@ TEST_F(pin, every_way_to_pin_takes_all_pages)
 	close(fd);
 }
 
-/* What the kernel reads through a pin is what the owner wrote. */
+/* The kernel reads through a pin exactly the bytes that the owner wrote. */
 TEST_F(pin, a_pin_shows_the_owners_bytes)
 {
 	struct situation *s = &self->s;
@@ -277,7 +277,7 @@ TEST_F(pin, a_pin_shows_the_owners_bytes)
 	close(fd);
 }
 
-/* Out of a read-only mapping is allowed, into it is not. */
+/* I/O may read from a read-only mapping, but not store into it. */
 TEST_F(pin, io_into_a_read_only_mapping_is_refused)
 {
 	static const mover moves[] = { by_pread, by_aio, by_uring };
@@ -322,7 +322,7 @@ TEST_F(pin, a_read_only_page_is_not_pinned_for_writing)
 			.gup_flags = 1, /* FOLL_WRITE */
 		};
 
-		/* It tells by the size how far it came: not one page. */
+		/* The size tells how much was pinned: not a single page. */
 		EXPECT_TRUE(ioctl(fd, ways[i], &op) || op.size == 0)
 			TH_LOG("way %u got %llu bytes", i,
 			       (unsigned long long)op.size);
@@ -332,7 +332,7 @@ TEST_F(pin, a_read_only_page_is_not_pinned_for_writing)
 	close(fd);
 }
 
-/* /proc/self/mem writes by force where it can: it cannot here. */
+/* /proc/self/mem forces writes where possible; here it must fail. */
 TEST_F(pin, proc_mem_reads_and_does_not_force_a_write)
 {
 	struct situation *s = &self->s;
@@ -367,7 +367,7 @@ TEST_F(pin, proc_mem_reads_and_does_not_force_a_write)
 	close(fd);
 }
 
-/* Another process reads and writes them, as a debugger does. */
+/* Another process reads and writes the pages, like a debugger. */
 TEST_F(pin, another_process_reaches_the_pages)
 {
 	struct situation *s = &self->s;
@@ -398,10 +398,10 @@ TEST_F(pin, another_process_reaches_the_pages)
 }
 
 /*
- * One frame can resolve to one page only.  When a grant is mapped twice, with
- * different rights, I/O through either has to be served with that mapping's
- * own page: writing through the writable one works whichever came first, and
- * through the other it does not.
+ * A frame translates to one page only.  When a grant is mapped twice, with
+ * different rights, I/O through each mapping must use the page of that mapping:
+ * writing works through the writable one, whichever came first, and fails
+ * through the other.
  */
 static void two_rights(struct __test_metadata *_metadata,
 		       struct situation *s, int disk, int first_prot)
@@ -435,7 +435,7 @@ static void two_rights(struct __test_metadata *_metadata,
 	ASSERT_EQ(0, pipe_pin(p, ro, SIZE));
 	EXPECT_TRUE(pipe_has(p, s->want, SIZE));
 
-	/* The first goes; the other serves I/O as before. */
+	/* The first is unmapped; I/O through the other still works. */
 	EXPECT_EQ(0, munmap(addr[0], SIZE));
 	if (addr[1] == rw) {
 		fill_pages(s->want, NPAGES, now_us());
@@ -459,7 +459,7 @@ TEST_F(pin, io_is_exact_when_a_grant_is_mapped_writable_then_read_only)
 	two_rights(_metadata, &self->s, self->disk, PROT_READ | PROT_WRITE);
 }
 
-/* One grant in one mapping twice. */
+/* One grant twice in the same mapping. */
 TEST_F(pin, io_is_exact_when_one_mapping_has_a_grant_twice)
 {
 	struct situation *s = &self->s;
@@ -486,9 +486,9 @@ TEST_F(pin, io_is_exact_when_one_mapping_has_a_grant_twice)
 }
 
 /*
- * The override table has an entry for each foreign frame of a set of grants, until
- * a grace period after the set has come to its end.  A domain's own frames need
- * none, since the ordinary table has them.
+ * The override table has an entry for each foreign frame of a set of grants,
+ * until a grace period after the set was released.  A domain's own frames have
+ * none, since the ordinary M2P has them.
  */
 TEST_F(pin, the_override_has_the_mapped_frames)
 {
@@ -518,12 +518,12 @@ TEST_F(pin, the_override_has_the_mapped_frames)
 #define BUF_PAGES	41
 #define BUF_SIZE	(BUF_PAGES * PAGE)
 #define SEGMENTS	40
-/* So many copies go into one hypercall, or none of them; none crosses a page. */
+/* Copies per hypercall (all or none are done); no copy crosses a page. */
 #define BATCH		16
 #define BAD_REF		0xfffffff
 #define UNTOUCHED	77
 
-/* FRESH: nobody has touched it, and reading finds the zero page. */
+/* FRESH: not touched yet, so that reading finds the zero page. */
 enum page_kind { FILLED, FRESH, READ_ONLY, NO_ACCESS, UNMAPPED };
 
 struct copies {
@@ -607,7 +607,7 @@ static void moves_done(struct copies *c, const struct move *m, int n)
 	}
 }
 
-/* What should become of it all, if each page is pinned when its turn comes. */
+/* Compute the expected result, if each page is pinned when it is reached. */
 static int copies_expect(struct situation *s, struct copies *c)
 {
 	struct move m[BATCH];
@@ -677,9 +677,9 @@ static void copies_end(struct copies *c)
 }
 
 /*
- * A request over one buffer, page by page or at an odd place: whole, and with one
- * page that cannot be had.  The copies in hypercalls before that are done, those in
- * its own are not, and segments behind it are not looked at.
+ * A request over one buffer, page by page or at an odd offset: complete, and
+ * with one page that cannot be pinned.  The copies in earlier hypercalls are
+ * done, those in its own are not, and later segments are not processed.
  */
 TEST_F(pin, a_grant_copy_stops_at_a_page_that_it_cannot_have)
 {
@@ -711,8 +711,8 @@ TEST_F(pin, a_grant_copy_stops_at_a_page_that_it_cannot_have)
 }
 
 /*
- * A request whose segments end at the end of what can be read.  The copies in
- * hypercalls before that are done.
+ * A request whose segments reach beyond the readable memory.  The copies in
+ * earlier hypercalls are done.
  */
 TEST_F(pin, a_grant_copy_stops_at_a_segment_that_it_cannot_read)
 {
@@ -755,8 +755,8 @@ static uint32_t rnd(uint32_t below)
 }
 
 /*
- * Any request: of both directions, of segments that follow each other or share
- * pages or lie anywhere, and sometimes one that is wrong.
+ * Random requests: in both directions, with segments that are contiguous or
+ * share pages or are anywhere, and sometimes a wrong one.
  */
 static void copies_random(struct situation *s, struct copies *c)
 {
@@ -798,8 +798,8 @@ TEST_F(pin, grant_copies_of_any_shape_move_the_exact_bytes)
 }
 
 /*
- * A page of ours that is not marked when it is written may lose what it got, and
- * nobody may have leave to write one that is only read.
+ * A local page that is written must be marked dirty, or it may lose its data.
+ * A page that is only read must not be marked, as it need not be writable.
  */
 TEST_F(pin, a_grant_copy_marks_the_pages_dirty_that_it_writes)
 {
@@ -822,7 +822,7 @@ TEST_F(pin, a_grant_copy_marks_the_pages_dirty_that_it_writes)
 }
 
 /* ------------------------------------------------------------------ */
-/* Pages that their owner granted for reading, as a disk's frontend does to write */
+/* Pages granted read-only, as a disk frontend does for writes */
 
 FIXTURE(read_only) {
 	struct grants g;
@@ -867,7 +867,7 @@ FIXTURE_SETUP(read_only)
 		memcpy(self->want, owners, SIZE);
 		munmap(owners, SIZE);
 	}
-	/* As Xen sees it: a copy to such a page is refused. */
+	/* Check with Xen: a grant copy to such a page fails. */
 	for (i = 0; i < NPAGES; i++) {
 		ASSERT_EQ(0, grant_read(&self->g, i, self->got + i * PAGE));
 		ASSERT_NE(0, grant_write(&self->g, i, self->got + i * PAGE))
@@ -901,7 +901,7 @@ FIXTURE_TEARDOWN(read_only)
 	grants_put(&self->g);
 }
 
-/* They can be mapped for reading, written to a disk, and held after munmap(). */
+/* They can be mapped read-only, written to a disk, and pinned after munmap(). */
 TEST_F(read_only, they_are_written_out_and_not_read_into)
 {
 	static const mover movers[] = { by_pread, by_aio, by_uring };
@@ -912,7 +912,7 @@ TEST_F(read_only, they_are_written_out_and_not_read_into)
 	addr = gntdev_map(self->fd, &self->g, 0, NPAGES, PROT_READ, NULL);
 	ASSERT_NE(MAP_FAILED, addr)
 		TH_LOG("mmap: %s", strerror(errno));
-	/* Before anything has touched them. */
+	/* Before the pages are touched. */
 	for (i = 0; i < ARRAY_SIZE(movers); i++) {
 		memset(self->got, 0, SIZE);
 		ASSERT_EQ(SIZE, pwrite(self->disk, self->got, SIZE, 0));
@@ -930,7 +930,7 @@ TEST_F(read_only, they_are_written_out_and_not_read_into)
 	EXPECT_TRUE(pipe_has(p, self->want, SIZE));
 }
 
-/* Xen lets nobody map them for writing, and nothing is left of the attempt. */
+/* Mapping them for writing fails in Xen, and leaves nothing behind. */
 TEST_F(read_only, a_writable_mapping_is_refused)
 {
 	uint64_t index;

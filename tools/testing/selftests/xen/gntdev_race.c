@@ -1,33 +1,33 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Everybody at once: mapping, unmapping and I/O on the same addresses.
+ * Concurrent mapping, unmapping and I/O on the same addresses.
  *
  *   gntdev_race SECONDS own|foreign
  *
  * What should happen
  *
- *   Two threads map grants over two windows of addresses and take them away
- *   again, another takes away parts of them in every way there is, and four
- *   threads hand whatever is at these addresses to the kernel: to pipes, to
- *   O_DIRECT, to io_uring's registered buffers, to /proc/self/mem.  One
- *   more starts processes that map and splice, and kills them.  Who comes too
- *   late for a mapping gets EFAULT.  Who gets bytes gets those of a page that
- *   was mapped there, all of one page.
+ *   Two threads map and unmap grants in two windows of addresses, another one
+ *   unmaps parts of them in every possible way, and four threads pass these
+ *   addresses to the kernel: to pipes, to O_DIRECT, to io_uring's registered
+ *   buffers, to /proc/self/mem.  One more starts processes that map and splice,
+ *   and kills them.  I/O that comes too late for a mapping gets EFAULT.  I/O
+ *   that succeeds gets the bytes of a page that was mapped there, all of them
+ *   of one page.
  *
- * How the test makes sure
+ * How the test checks it
  *
- *   Each page holds a pattern that tells its number, and is never changed.
- *   Every byte that any I/O brings is compared with the pattern of the page
- *   which it says it is.  No thread uses mmap() but those that map grants, so
- *   that nothing else can come to lie in the windows.  At the end no grant may
- *   be mapped, no page wait, and each page hold its pattern.  A kind of I/O
- *   that never succeeded has tested nothing, and fails the test.
+ *   Each page contains a pattern with its number, and is never changed.  All
+ *   bytes that any I/O returns are compared with the pattern of the page whose
+ *   number they contain.  Only the threads that map grants use mmap(), so that
+ *   nothing else can be mapped in the windows.  At the end no grant may be
+ *   mapped, no page may wait, and each page must contain its pattern.  A kind
+ *   of I/O that never succeeded has tested nothing, and fails the test.
  *
  * What a failure means
  *
- *   A page was found that is another's, or that was on its way back to its
- *   pool: look at what closes the race between a lockless page table walk and
- *   the unmapping of the page.
+ *   I/O found the wrong page, or one that was being freed: look at the code
+ *   that closes the race between a lockless page table walk and the unmapping
+ *   of the page.
  */
 #include "../kselftest.h"
 #include "gntdev_test.h"
@@ -72,7 +72,7 @@ static void nap(unsigned int *seed)
 	nanosleep(&ts, NULL);
 }
 
-/* Whole pages, each of which has to be one of ours. */
+/* Check that each page is, as a whole, one of the numbered pages. */
 static void check(enum kind kind, const char *buf, size_t len)
 {
 	size_t i;
@@ -133,7 +133,7 @@ static void *mapper(void *arg)
 			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
 			break;
 		default:
-			/* The next mapping is put over it. */
+			/* The next mapping replaces it. */
 			break;
 		}
 		gntdev_del(map_fd[w], index, WPAGES);
@@ -164,7 +164,7 @@ static void *splitter(void *arg)
 			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
 			break;
 		case 6:
-			/* Refused, or there is nothing to protect. */
+			/* Fails, or nothing is mapped. */
 			mprotect(p, len, PROT_NONE);
 			break;
 		default:
@@ -277,7 +277,7 @@ static void *mem_reader(void *arg)
 
 	while (!stop) {
 		n = pread(fd, buf, PAGE, (uintptr_t)somewhere(&seed, &len));
-		/* Read by force: memory without access reads as zeros. */
+		/* A forced read: memory without access reads as zeros. */
 		if (n == (long)PAGE && !buf[0] && !memcmp(buf, buf + 1, PAGE - 1))
 			n = 0;
 		count(K_MEM, n);
@@ -289,7 +289,7 @@ static void *mem_reader(void *arg)
 	return NULL;
 }
 
-/* The victim: until it is killed it maps, splices and unmaps. */
+/* The victim maps, splices and unmaps until it is killed. */
 static void victim(int out)
 {
 	const uint32_t *ref = g.ref + (SETS - 1) * WPAGES;
@@ -336,7 +336,7 @@ static void *killer(void *arg)
 			return "a killed process does not go";
 		if (n == (long)WSIZE)
 			check(K_KILL, buf, n);
-		/* What it left in the pipe is right as well. */
+		/* The data that it left in the pipe is right as well. */
 		while ((n = read_all(p[0], buf, PAGE)) > 0)
 			check(K_KILL, buf, n);
 		count(K_KILL, 1);
@@ -393,7 +393,7 @@ int main(int argc, char **argv)
 	waiting = count_waiting();
 	entries = count_entries();
 
-	/* Their stacks are made before there are holes they could lie in. */
+	/* Allocate the stacks before there are holes for them. */
 	for (i = OTHERS - 1; i >= 0; i--)
 		pthread_create(&thread[WINDOWS + i], NULL, other[i],
 			       pages + (NGRANTS + i * WPAGES) * PAGE);

@@ -1,44 +1,44 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Xen refuses to unmap a granted page.
+ * Xen fails to unmap a granted page.
  *
  * What should happen
  *
- *   Nobody knows what such a page shows, so it is retired: it is never used
- *   again, is counted in xen-grant-unmap/retired, and one line of the kernel's
- *   log tells the grant, its domain and Xen's status.  That is all: munmap()
- *   and exit succeed, the other pages of the mapping are unmapped and used
- *   again, and the same grant can be mapped once more, into another page.  It
- *   makes no difference whether the page was held when its mapping went away.
+ *   The page's contents are unknown, so it is retired: it is never used again,
+ *   is counted in xen-grant-unmap/retired, and a line in the kernel log has the
+ *   grant, its domain and Xen's status.  There are no other effects: munmap()
+ *   and exit succeed, the other pages of the mapping are unmapped and reused,
+ *   and the same grant can be mapped again, into another page.  It makes no
+ *   difference whether the page was pinned when its mapping was removed.
  *
  * How the test makes it happen
  *
- *   It does what the kernel has to fear: it unmaps the kernel's side of a page
- *   itself, by a hypercall through privcmd, so that Xen does not know the
- *   handle any more when the kernel comes with it.  The page's number is in
- *   pagemap, which gives its address in the direct map; a PV domain's is not
- *   randomized.  The handle is found by trying: Xen accepts none but that of
- *   the mapping of this frame at this address, and a refused attempt changes
- *   nothing.  The grants are another domain's, since pagemap has for a grant of
- *   our own the page it was granted from.
+ *   It removes the kernel mapping of a page itself, by a hypercall through
+ *   privcmd, so that the handle is invalid when the kernel tries to unmap the
+ *   page.  The pfn is in pagemap, and gives the address in the direct map,
+ *   which is not randomized in a PV domain.  The handle is found by trying: Xen
+ *   accepts only that of the mapping of this frame at this address, and a
+ *   failed attempt changes nothing.  The grants are another domain's, since for
+ *   an own grant pagemap has the page that was granted.
  *
- *   To have Xen refuse the user's side, which stays in the page table then, it
- *   changes the right to write in that PTE: Xen unmaps only what it has made
- *   itself.  A control domain may do so by a hypercall.
+ *   To make Xen fail to remove the user mapping, which then stays in the page
+ *   table, the test changes the write permission in that PTE: Xen unmaps only
+ *   PTEs that it created itself.  A control domain may change the PTE by a
+ *   hypercall.
  *
- *   From then on the kernel cannot touch the page: no data may be read from a
- *   pipe that holds it.
+ *   From then on the kernel cannot access the page: no data may be read from a
+ *   pipe that contains it.
  *
- *   Each run costs the machine 15 pages until it boots anew, and its owner the
- *   two whose user's side was refused.
+ *   Each run costs the machine 15 pages until the next boot, and the granting
+ *   domain the two pages whose user mapping was not removed.
  *
  * What a failure means
  *
- *   A page that is used again: whoever gets it reads and writes nothing at all
+ *   A retired page is used again: its next user accesses an unmapped address
  *   (the kernel dies of a page fault), or a frame of another domain.  No line,
- *   or a wrong one: nobody can find out which domain's grant was lost.  Others
- *   that stay mapped: one bad page takes its neighbours along.  "Bad page map" or
- *   "Bad rss-counter": the core mm met the PTE that Xen had left.
+ *   or a wrong one: it is unknown which domain's grant was lost.  Other pages
+ *   stay mapped: one bad page affects its neighbours.  "Bad page map" or "Bad
+ *   rss-counter": the core mm found the PTE that Xen left.
  */
 #include "gntdev_fixture.h"
 
@@ -51,7 +51,7 @@
 #define GNTTABOP_UNMAP_GRANT_REF	1
 #define GNTST_OKAY			0
 #define GNTST_BAD_HANDLE		(-4)
-/* As many as Xen has for a domain, unless its command line says otherwise. */
+/* The number of handles per domain, unless set on Xen's command line. */
 #define HANDLES				(1024 * 256)
 #define HANDLES_PER_CALL		128
 
@@ -65,7 +65,7 @@ struct unmap_grant_ref {
 	int16_t status;
 };
 
-/* Xen's opinion of each op is in its status; 0 if Xen has looked at all. */
+/* Returns 0 if Xen has processed the ops; each op then has its status. */
 static int unmap_grant_refs(struct unmap_grant_ref *op, int n)
 {
 	struct test_hypercall call = {
@@ -76,14 +76,14 @@ static int unmap_grant_refs(struct unmap_grant_ref *op, int n)
 	return ioctl(privcmd_fd(), TEST_PRIVCMD_HYPERCALL, &call);
 }
 
-/* Unmaps the kernel's side of a page without the kernel; 0 if it is gone. */
+/* Remove the kernel mapping of a page behind the kernel's back; 0 if done. */
 static int unmap_behind_the_kernel(uint64_t pfn)
 {
 	struct unmap_grant_ref *op = pages_alloc(1);
 	uint32_t handle, found = HANDLES;
 	int i, ret = -1;
 
-	/* Xen does not fault pages in. */
+	/* Xen cannot fault pages in. */
 	if (!op || mlock(op, PAGE))
 		return -1;
 
@@ -103,7 +103,7 @@ static int unmap_behind_the_kernel(uint64_t pfn)
 		}
 	}
 
-	/* What the kernel is going to see. */
+	/* The status that the kernel is going to get. */
 	if (found != HANDLES) {
 		op->handle = found;
 		op->status = GNTST_OKAY;
@@ -119,9 +119,9 @@ static int unmap_behind_the_kernel(uint64_t pfn)
 #define PTE_READ_ONLY			0x25	/* present, user, accessed */
 
 /*
- * Puts a PTE for reading only in the place of that of grant i at addr, by the
- * hypercall that is for PTEs of this process.  The frame is in the grant table
- * that grant_in_use() looks at.
+ * Replace the PTE of grant i at addr by a read-only one, with the hypercall for
+ * PTEs of this process.  The frame is in the grant table that grant_in_use()
+ * reads.
  */
 static int spoil_pte(struct grants *g, int i, char *addr)
 {
@@ -148,7 +148,7 @@ struct refusal {
 	int status;
 };
 
-/* The next line about a page that Xen did not unmap; false if there is none. */
+/* The next line about a page that Xen failed to unmap; false if none. */
 static bool log_next(int fd, struct refusal *r)
 {
 	char record[8192];
@@ -158,7 +158,7 @@ static bool log_next(int fd, struct refusal *r)
 		char *text;
 
 		n = read(fd, record, sizeof(record) - 1);
-		/* EPIPE: lines were lost, and the next read goes on behind. */
+		/* EPIPE: lines were lost; the next read skips them. */
 		if (n < 0 && errno == EPIPE)
 			continue;
 		if (n <= 0)
@@ -167,7 +167,7 @@ static bool log_next(int fd, struct refusal *r)
 		text = strstr(record, REFUSED);
 		if (!text)
 			continue;
-		/* A line that does not say it all is one about no grant. */
+		/* An incomplete line counts as one about no grant. */
 		if (sscanf(text, REFUSED " grant %u of domain %u (status %d)",
 			   &r->ref, &r->domid, &r->status) != 3 ||
 		    !strstr(text, "): page retired\n"))
@@ -176,7 +176,7 @@ static bool log_next(int fd, struct refusal *r)
 	}
 }
 
-/* As above, and the line may take a moment. */
+/* The same, but wait a moment for the line. */
 static bool log_wait(int fd, struct refusal *r)
 {
 	uint64_t start = now_us();
@@ -223,19 +223,19 @@ FIXTURE_TEARDOWN(retire)
 	struct refusal r;
 	int i;
 
-	/* Each test says in ->retired how many there have to be. */
+	/* Each test sets ->retired to the expected number. */
 	situation_teardown(_metadata, &self->s);
 	EXPECT_FALSE(log_next(self->log, &r))
-		TH_LOG("one line more, about grant %u", r.ref);
+		TH_LOG("one more line, about grant %u", r.ref);
 	EXPECT_EQ(self->tainted, read_number("/proc/sys/kernel/tainted"));
 	close(self->log);
 
-	/* pagemap would have the retired page, for whoever maps them next. */
+	/* For the next mapping of these grants pagemap has the retired page. */
 	for (i = 0; i < NPAGES; i++)
 		grant_pool->state[self->slot[i]] = POOL_LOST;
 }
 
-/* A mapping of all pages, of which the kernel will not get rid of page i. */
+/* Map all pages, so that the kernel will fail to unmap page i. */
 static void spoil(struct __test_metadata *_metadata, struct situation *s, int i)
 {
 	uint64_t pfn = pfn_of(s->addr + i * PAGE);
@@ -245,7 +245,7 @@ static void spoil(struct __test_metadata *_metadata, struct situation *s, int i)
 		TH_LOG("no handle for page %llx", (unsigned long long)pfn);
 }
 
-/* One more page is retired, page i's; what is left of it is its override. */
+/* Expect that one more page, page i, is retired; only its override is left. */
 static void expect_retired(struct __test_metadata *_metadata,
 			   struct situation *s, int i, int log)
 {
@@ -260,7 +260,7 @@ static void expect_retired(struct __test_metadata *_metadata,
 	EXPECT_EQ(GNTST_BAD_HANDLE, r.status);
 }
 
-/* Nobody holds the page: it is retired when munmap() returns. */
+/* Without other references, the page is retired when munmap() returns. */
 TEST_F(retire, munmap_retires_a_page_that_xen_refuses)
 {
 	struct situation *s = &self->s;
@@ -269,7 +269,7 @@ TEST_F(retire, munmap_retires_a_page_that_xen_refuses)
 	where = situation_map(s, PROT_READ | PROT_WRITE);
 	ASSERT_NE(MAP_FAILED, where);
 	spoil(_metadata, s, BAD);
-	/* The user's side is as it was. */
+	/* The user mapping is unchanged. */
 	EXPECT_TRUE(mapping_shows(s, s->addr, 0, NPAGES));
 	EXPECT_EQ(s->retired, count_retired());
 
@@ -281,7 +281,7 @@ TEST_F(retire, munmap_retires_a_page_that_xen_refuses)
 	expect_retired(_metadata, s, BAD, self->log);
 }
 
-/* Somebody holds it: it waits, and is retired by the worker. */
+/* If the page is pinned, it waits, and is retired by the worker. */
 TEST_F(retire, the_worker_retires_a_page_that_xen_refuses)
 {
 	struct situation *s = &self->s;
@@ -305,7 +305,7 @@ TEST_F(retire, the_worker_retires_a_page_that_xen_refuses)
 	expect_retired(_metadata, s, BAD, self->log);
 }
 
-/* The process is killed: it dies as any other. */
+/* The process is killed, and exits like any other. */
 TEST_F(retire, exit_retires_a_page_that_xen_refuses)
 {
 	struct situation *s = &self->s;
@@ -348,8 +348,8 @@ TEST_F(retire, every_refused_page_is_named)
 }
 
 /*
- * The grant is as good as before.  Its frame leads to the retired page still,
- * which nobody may take for the one that maps it now.
+ * The grant still works.  Its frame still translates to the retired page, which
+ * must not be mistaken for the page that maps it now.
  */
 TEST_F(retire, the_grant_can_be_mapped_into_another_page)
 {
@@ -370,8 +370,8 @@ TEST_F(retire, the_grant_can_be_mapped_into_another_page)
 }
 
 /*
- * Pages are used again in the reverse order, so the retired one would be among
- * the first.  That its neighbours are shows that this is so.
+ * Pages are reused in reverse order, so a retired one would be among the first.
+ * The reuse of its neighbours confirms the order.
  */
 TEST_F(retire, a_retired_page_is_never_used_again)
 {
@@ -391,10 +391,10 @@ TEST_F(retire, a_retired_page_is_never_used_again)
 	spoil(_metadata, s, BAD);
 	ASSERT_EQ(0, situation_unmap(s));
 	expect_retired(_metadata, s, BAD, self->log);
-	/* The map object has the pages until it is gone. */
+	/* The map object owns the pages until it is freed. */
 	ASSERT_EQ(0, gntdev_del(s->fd, s->index, NPAGES));
 
-	/* The pages come back a grace period after the map is gone, if not later. */
+	/* The pages are freed a grace period after the map, or later. */
 	for (n = 0; n < CYCLES || (!again && n < 50 * CYCLES); n++) {
 		char *p = gntdev_map(s->fd, &more, 0, CYCLE_PAGES,
 				     PROT_READ | PROT_WRITE, &index);
@@ -418,15 +418,15 @@ TEST_F(retire, a_retired_page_is_never_used_again)
 
 	EXPECT_FALSE(seen[BAD]);
 	EXPECT_LT(0, again)
-		TH_LOG("no page at all is used again, so this test shows nothing");
+		TH_LOG("no page is reused at all, so this test proves nothing");
 	EXPECT_LE(0, grants_wait_unused(&more, SOON_MS));
 	grants_put(&more);
 }
 
 /* ------------------------------------------------------------------ */
 /*
- * The user's side is refused, and the PTE is there yet: the kernel clears it, so
- * that the core mm does not take what Xen mapped for a page of a file.
+ * Xen fails to remove the user mapping, and the PTE is still there: the kernel
+ * clears it, so that the core mm does not treat it as a page of a file.
  */
 
 FIXTURE(user_side) {
@@ -465,10 +465,10 @@ FIXTURE_TEARDOWN(user_side)
 	EXPECT_EQ(self->g.ref[BAD], r.ref);
 	EXPECT_EQ(self->g.domid, r.domid);
 	EXPECT_FALSE(log_next(self->log, &r))
-		TH_LOG("one line more, about grant %u", r.ref);
+		TH_LOG("one more line, about grant %u", r.ref);
 	EXPECT_EQ(self->tainted, read_number("/proc/sys/kernel/tainted"))
 		TH_LOG("the core mm complained about the PTE");
-	/* Its grant stays in use, since Xen has not given it back. */
+	/* Its grant stays in use, since Xen has not unmapped it. */
 	EXPECT_EQ(0, grants_in_use(&self->g, 0, BAD));
 	EXPECT_EQ(1, grant_in_use(&self->g, BAD));
 	EXPECT_EQ(0, grants_in_use(&self->g, BAD + 1, NPAGES - BAD - 1));

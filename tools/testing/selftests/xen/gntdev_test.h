@@ -1,23 +1,23 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What the gntdev selftests share: grants to map, ways to pin, ways to look.
+ * Code shared by the gntdev selftests: getting grants, pinning pages, checking
+ * results.
  *
- * Grants come from one of two places.  "Own" grants are pages which this
- * domain grants to itself through /dev/xen/gntalloc.  "Foreign" grants are
- * another domain's; who runs the test says which in the environment:
+ * Grants come from one of two sources.  "Own" grants are pages that this domain
+ * grants to itself through /dev/xen/gntalloc.  "Foreign" grants come from
+ * another domain; environment variables say which to use:
  *
- *   XEN_TEST_GRANTS="DOMID REF REF..."   these
- *   DOMU=command, DOMU_ID=number         run "$DOMU grant COUNT" for more, and
- *                                        "$DOMU grant COUNT ro" for such as may
- *                                        only be read
+ *   XEN_TEST_GRANTS="DOMID REF REF..."   use these
+ *   DOMU=command, DOMU_ID=number         run "$DOMU grant COUNT" to get some,
+ *                                        and "$DOMU grant COUNT ro" to get
+ *                                        read-only ones
  *
- * XEN_TEST_DISK=device takes the place of /dev/ram0.  XEN_TEST_NOT_ALONE=1 says
- * that the kernel's counters count other programs' work as well: the test does
- * not look at them then.
+ * XEN_TEST_DISK=device replaces /dev/ram0.  XEN_TEST_NOT_ALONE=1 says that
+ * other programs affect the kernel's counters, too: the tests then ignore them.
  *
- * The owner's view of a page is had without mapping it, by a grant copy.
- * Whether a grant is still mapped is asked of Xen and not of the kernel under
- * test: see grant_in_use().
+ * The tests read a page as its owner sees it by a grant copy, without mapping
+ * it.  They ask Xen, not the kernel under test, whether a grant is still
+ * mapped: see grant_in_use().
  */
 #ifndef XEN_GNTDEV_TEST_H
 #define XEN_GNTDEV_TEST_H
@@ -57,7 +57,7 @@ typedef uint16_t domid_t;
 #include <xen/gntalloc.h>
 #include <xen/gntdev.h>
 
-/* Xen's; the kernel's header for user space takes them from there. */
+/* Defined by Xen; the UAPI header relies on Xen's headers for them. */
 #ifndef GNTCOPY_source_gref
 #define GNTCOPY_source_gref	0x01
 #define GNTCOPY_dest_gref	0x02
@@ -86,7 +86,7 @@ static inline void sleep_ms(unsigned int ms)
 		;
 }
 
-/* Bytes that no other page, and no earlier call with another seed, has. */
+/* Fill pages with unique bytes: no other page, and no other seed, has them. */
 static inline void fill_pages(void *buf, size_t pages, uint64_t seed)
 {
 	uint64_t *p = buf, x = seed * 0x9e3779b97f4a7c15ULL + 1;
@@ -100,7 +100,7 @@ static inline void fill_pages(void *buf, size_t pages, uint64_t seed)
 	}
 }
 
-/* A page that tells its number; whoever finds it knows all of its bytes. */
+/* A page that contains its number, from which all of its bytes follow. */
 #define NUMBERED_MAGIC	0x67726e7472616365ULL
 
 static inline void fill_numbered_page(void *page, uint64_t number)
@@ -112,7 +112,7 @@ static inline void fill_numbered_page(void *page, uint64_t number)
 	head[1] = number;
 }
 
-/* Is it, whole, one of count such pages, numbered from 0 on? */
+/* Is the whole page equal to one of count such pages, numbered from 0? */
 static inline bool is_numbered_page(const void *page, const char *pages,
 				    uint64_t count)
 {
@@ -194,7 +194,7 @@ static inline uint64_t pfn_of(const void *addr)
 	return entry >> 63 ? entry & ((1ULL << 55) - 1) : 0;
 }
 
-/* Is the page that is mapped at addr marked dirty?  -1 if that cannot be known. */
+/* Is the page mapped at addr marked dirty?  -1 if unknown. */
 static inline int is_dirty(const void *addr)
 {
 	uint64_t pfn = pfn_of(addr), flags;
@@ -209,13 +209,13 @@ static inline long read_counter(const char *path)
 	return getenv("XEN_TEST_NOT_ALONE") ? 0 : read_number(path);
 }
 
-/* Override entries, pages waiting for a pin, pages given up; -1: not there. */
+/* Override entries, waiting pages, retired pages; -1: no such counter. */
 static inline long count_entries(void)
 {
 	return read_counter(DEBUGFS "/xen-m2p-override/entries");
 }
 
-/* The administrator's switch; a stock kernel has none. */
+/* The module parameter; an unpatched kernel has none. */
 static inline bool override_enabled(void)
 {
 	char c = 'N';
@@ -241,7 +241,7 @@ static inline long count_retired(void)
 }
 
 /* ------------------------------------------------------------------ */
-/* Hypercalls, through privcmd, for what no driver tells */
+/* Hypercalls through privcmd, where no driver interface exists */
 
 struct test_hypercall {
 	uint64_t op;
@@ -299,7 +299,7 @@ static inline int swap_refs(uint32_t a, uint32_t b)
 		.arg = { GNTTABOP_SWAP_GRANT_REF, 0, 1 },
 	};
 
-	/* Xen does not fault pages in, and a fork makes them copy-on-write. */
+	/* Xen cannot fault pages in, and fork() makes them copy-on-write. */
 	if (op_pid != getpid()) {
 		op = pages_alloc(1);
 		if (!op || mlock(op, PAGE))
@@ -332,8 +332,8 @@ static inline bool in_control_domain(void)
 }
 
 /*
- * Are a user's PTEs ordinary ones here?  Then grants are mapped until the map
- * object goes, and not until the VMA does.
+ * Are user PTEs ordinary ones here?  Then grants stay mapped until the map
+ * object is freed, not only until the VMA is removed.
  */
 static inline bool auto_translated(void)
 {
@@ -400,7 +400,7 @@ struct grants {
 
 enum pool_state { POOL_FREE, POOL_TAKEN, POOL_LOST };
 
-/* Shared by all tests of one program, which run in processes of their own. */
+/* Shared by all tests of one program; each test runs in its own process. */
 struct grant_pool {
 	int domid;
 	int n;
@@ -437,7 +437,7 @@ static inline bool have_guest(void)
 	return domu && *domu && getenv("DOMU_ID");
 }
 
-/* The guest grants count pages more: "DOMID REF REF...", to be freed, or NULL. */
+/* Let the guest grant count pages; returns "DOMID REF REF..." or NULL. */
 static inline char *ask_guest(int count, const char *how)
 {
 	size_t size = POOL_MAX * 16, got;
@@ -462,8 +462,8 @@ fail:
 }
 
 /*
- * Call it first in main().  Returns 0 also when there are no foreign grants;
- * an error is one that whoever set the environment has to mend.
+ * Call this first in main().  Returns 0 even if there are no foreign grants; an
+ * error means that the environment variables are wrong.
  */
 static inline int pool_init(int count)
 {
@@ -529,7 +529,7 @@ static inline int grants_get_own(struct grants *g, int n, int flags)
 	return ret;
 }
 
-/* Returns 0, -1 with errno, or 1 if there is nobody to give such grants. */
+/* Returns 0, -1 with errno, or 1 if there is no source of such grants. */
 static inline int grants_get(struct grants *g, enum grant_source source, int n)
 {
 	int i;
@@ -598,8 +598,8 @@ static inline struct grant_entry_v1 *grant_entry(struct grants *g, int i)
 }
 
 /*
- * Grants that may be mapped for reading only.  A guest has filled its pages, and
- * is asked for new ones each time; our own are at addr for us to fill.
+ * Get read-only grants.  A guest has filled its pages, and grants new ones on
+ * each call; own pages are mapped at addr for the caller to fill.
  */
 static inline int grants_get_read_only(struct grants *g, enum grant_source source,
 				       int n, char **addr)
@@ -636,7 +636,7 @@ static inline int grants_get_read_only(struct grants *g, enum grant_source sourc
 	return g->n == n ? 0 : -1;
 }
 
-/* The frame that another domain granted: its MFN, if that is a PV domain.  Or 0. */
+/* The frame that another domain granted (the MFN for a PV domain), or 0. */
 static inline uint64_t grant_frame(struct grants *g, int i)
 {
 	const struct grant_entry_v1 *entry = grant_entry(g, i);
@@ -645,11 +645,11 @@ static inline uint64_t grant_frame(struct grants *g, int i)
 }
 
 /*
- * Does anybody still map grant i?  1 or 0 as Xen has it, -1 if it cannot be
- * known from here (another domain's grant, seen from an unprivileged domain).
+ * Is grant i still mapped?  1 or 0 according to Xen, -1 if this domain cannot
+ * find out (another domain's grant, seen from an unprivileged domain).
  *
- * Own grants: Xen swaps two grants of the calling domain only when neither is
- * mapped.  Swapping twice leaves them as they were.
+ * Own grants: Xen swaps two grants of the calling domain only if neither is
+ * mapped.  Swapping twice restores them.
  */
 static inline int grant_in_use(struct grants *g, int i)
 {
@@ -671,7 +671,7 @@ static inline int grant_in_use(struct grants *g, int i)
 	return !!(__atomic_load_n(&entry->flags, __ATOMIC_RELAXED) & GTF_IN_USE);
 }
 
-/* How many of count grants from first on are mapped by somebody. */
+/* The number of mapped grants among count grants, starting at first. */
 static inline int grants_in_use(struct grants *g, int first, int count)
 {
 	int i, n = 0;
@@ -681,7 +681,7 @@ static inline int grants_in_use(struct grants *g, int first, int count)
 	return n;
 }
 
-/* Milliseconds until nobody maps grant i; -1 if somebody does after limit. */
+/* Milliseconds until grant i is unmapped; -1 if still mapped after limit. */
 static inline int grant_wait_unused(struct grants *g, int i, int limit_ms)
 {
 	uint64_t start = now_us();
@@ -694,7 +694,7 @@ static inline int grant_wait_unused(struct grants *g, int i, int limit_ms)
 	return (now_us() - start) / 1000;
 }
 
-/* As above for all of them. */
+/* The same for all grants. */
 static inline int grants_wait_unused(struct grants *g, int limit_ms)
 {
 	uint64_t start = now_us();
@@ -708,7 +708,7 @@ static inline int grants_wait_unused(struct grants *g, int limit_ms)
 	return (now_us() - start) / 1000;
 }
 
-/* Back to where they came from.  One that is still mapped is not used again. */
+/* Return the grants to their source.  Do not reuse one that is still mapped. */
 static inline void grants_put(struct grants *g)
 {
 	struct ioctl_gntalloc_dealloc_gref op = {
@@ -754,7 +754,7 @@ static inline void grant_copy_segment(struct gntdev_grant_copy_segment *seg,
 	}
 }
 
-/* The owner's view of a page, made by Xen from no mapping of ours. */
+/* Read a page as its owner sees it: Xen copies it, without any mapping. */
 static inline int grant_copy(struct grants *g, int i, void *buf, bool write)
 {
 	struct gntdev_grant_copy_segment seg;
@@ -788,11 +788,11 @@ static inline int gntdev_open(void)
 	return open("/dev/xen/gntdev", O_RDWR);
 }
 
-/* A map object for n refs; where to mmap() it goes to *index. */
+/* Make a map object for n refs; *index is its offset for mmap(). */
 static inline int gntdev_add_many(int fd, const uint32_t *domid,
 				  const uint32_t *ref, int n, uint64_t *index)
 {
-	/* Not from the heap for a few: threads that race must not mmap(). */
+	/* No heap for a small number: racing threads must not call mmap(). */
 	struct ioctl_gntdev_map_grant_ref few[16], *op = few;
 	int i, ret;
 
@@ -901,8 +901,8 @@ fail:
 }
 
 /*
- * 1 if the event came within limit_ms, and is taken; 0 if it did not.  Xen
- * signals a port once when it is bound; what comes at other ports is dropped.
+ * Consume the event: 1 if it came within limit_ms, else 0.  Xen signals a port
+ * once when it is bound; events on other ports are dropped.
  */
 static inline int event_wait(int fd, uint32_t port, int limit_ms)
 {
@@ -924,7 +924,7 @@ static inline int event_wait(int fd, uint32_t port, int limit_ms)
 }
 
 /* ------------------------------------------------------------------ */
-/* Looking at memory that may not be there */
+/* Accessing memory that may not be mapped */
 
 static __thread sigjmp_buf touch_env;
 static __thread volatile sig_atomic_t touching;
@@ -933,11 +933,11 @@ static void touch_handler(int sig)
 {
 	if (touching)
 		siglongjmp(touch_env, sig);
-	/* Not expected: this time it is fatal. */
+	/* Not expected: let the signal be fatal. */
 	signal(sig, SIG_DFL);
 }
 
-/* As touch(), where the handler is in place: by any number of threads. */
+/* Like touch(), for any number of threads; needs the handler in place. */
 static inline int touch_caught(char *p, bool write)
 {
 	int sig = sigsetjmp(touch_env, 1);
@@ -1009,7 +1009,7 @@ static inline void pipe_close(int pipefd[2])
 	close(pipefd[1]);
 }
 
-/* Takes the data out, which drops the pins, and says if they are these. */
+/* Read the data, which drops the pins; returns whether it is as expected. */
 static inline bool pipe_has(int pipefd[2], const void *want, size_t len)
 {
 	char *got = pages_alloc((len + PAGE - 1) / PAGE);
@@ -1055,7 +1055,7 @@ static inline int gup_unpin(int fd)
 }
 
 /* ------------------------------------------------------------------ */
-/* Pins: io_uring, as little of it as will do one operation at a time */
+/* Pins: io_uring, minimal, one operation at a time */
 
 struct uring {
 	int fd;
@@ -1154,7 +1154,7 @@ static inline int uring_io(struct uring *r, int opcode, int fd, void *addr,
 /* ------------------------------------------------------------------ */
 /* Pins: native AIO, one operation */
 
-/* In a context that there is: setting one up maps memory. */
+/* In an existing context: setting one up maps memory. */
 static inline int aio_io_in(aio_context_t ctx, int opcode, int fd, void *addr,
 			    size_t len, uint64_t offset)
 {

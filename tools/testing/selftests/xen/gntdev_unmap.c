@@ -4,33 +4,33 @@
  *
  * What should happen
  *
- *   A process maps pages that some domain granted, somebody in the kernel
- *   holds a few of them (data in a pipe, a registered buffer, a DMA pin), and
- *   the mapping goes away: by munmap(), whole or in parts, by the death of the
- *   process, by exec, by another mapping put over it, by madvise().  Then
+ *   A process maps granted pages, the kernel references a few of them (data in
+ *   a pipe, a registered buffer, a DMA pin), and the mapping is removed: by
+ *   munmap(), as a whole or in parts, by the death of the process, by exec, by
+ *   another mapping over it, by madvise().  Then
  *
- *    - the call returns at once, and the addresses are free for other use;
- *    - a page that nobody holds is no longer mapped when it returns;
- *    - a page that somebody holds keeps its bytes, for reading and for
- *      writing, until the last holder lets go, and is unmapped soon after;
- *    - it holds up no other page;
- *    - nothing but the removal of a mapping unmaps anything.
+ *    - the call returns immediately, and the addresses are free for other use;
+ *    - a page without other references is no longer mapped when it returns;
+ *    - a referenced page keeps its bytes, for reading and for writing, until
+ *      the last reference is dropped, and is unmapped soon after;
+ *    - it does not delay any other page;
+ *    - only the removal of a mapping unmaps pages.
  *
  * How the tests make it happen
  *
- *   vmsplice() into a pipe is a pin that lasts until the pipe is read, and
- *   what is read tells whether the right page was held.  The kernel's GUP test
- *   device and registered io_uring buffers are pins of the long-term kind.
- *   Whether a grant is mapped is asked of Xen (grant_in_use()), the bytes the
- *   owner sees come from a grant copy; so neither depends on the code tested.
+ *   vmsplice() into a pipe is a pin that lasts until the pipe is read, and the
+ *   data read shows whether the right page was pinned.  The kernel's GUP test
+ *   device and registered io_uring buffers provide long-term pins.  Xen reports
+ *   whether a grant is mapped (grant_in_use()), and a grant copy provides the
+ *   bytes that the owner sees; so neither depends on the code under test.
  *
  * What a failure means
  *
- *   Wrong bytes: I/O was served with another page, which is corruption of
- *   data.  A grant still mapped: its owner can never free the page, and can
- *   never be destroyed completely.  A process that hangs, or a complaint of
- *   the kernel in the log ("Bad rss-counter", "still pending"): the core mm
- *   met a page table entry that is not its own.
+ *   Wrong bytes: I/O used another page, so data is corrupted.  A grant still
+ *   mapped: its owner can never free the page, and can never be destroyed
+ *   completely.  A process that hangs, or an error in the kernel log ("Bad
+ *   rss-counter", "still pending"): the core mm found a page table entry that
+ *   it did not create.
  */
 #include "gntdev_fixture.h"
 
@@ -67,7 +67,7 @@ FIXTURE_TEARDOWN(unmap)
 /* ------------------------------------------------------------------ */
 /* munmap() */
 
-/* Nobody holds a page: when munmap() returns, no grant is mapped. */
+/* Pages without other references: no grant is mapped after munmap(). */
 TEST_F(unmap, munmap_returns_idle_grants_at_once)
 {
 	struct situation *s = &self->s;
@@ -105,7 +105,7 @@ TEST_F(unmap, munmap_of_a_mapping_pinned_whole_keeps_the_data)
 	EXPECT_LE(0, grants_wait_unused(&s->g, SOON_MS));
 }
 
-/* A read-only mapping's page is held and returned like any other. */
+/* A page of a read-only mapping is pinned and unmapped like any other. */
 TEST_F(unmap, munmap_of_a_pinned_read_only_page_keeps_the_data)
 {
 	struct situation *s = &self->s;
@@ -119,8 +119,8 @@ TEST_F(unmap, munmap_of_a_pinned_read_only_page_keeps_the_data)
 }
 
 /*
- * A pinned page stays mapped in the kernel, and is counted as one that waits,
- * for as long as the pin is held; the process does not wait with it.
+ * A pinned page stays mapped in the kernel, and is counted as waiting, until it
+ * is unpinned; the process does not wait for that.
  */
 TEST_F(unmap, munmap_does_not_wait_for_a_pin)
 {
@@ -139,7 +139,7 @@ TEST_F(unmap, munmap_does_not_wait_for_a_pin)
 	EXPECT_TRUE(pipe_has(p, s->want + 2 * PAGE, PAGE));
 }
 
-/* The address is free at once: other memory can be there, and is not shared. */
+/* The address is free at once: other memory can be mapped there, unshared. */
 TEST_F(unmap, the_range_is_free_at_once)
 {
 	struct situation *s = &self->s;
@@ -159,7 +159,7 @@ TEST_F(unmap, the_range_is_free_at_once)
 	munmap(other, SIZE);
 }
 
-/* How long it takes, in ms, until the guest has a page back that was in a pipe. */
+/* Time in ms until a page that was in a pipe is unmapped. */
 static int time_to_notice(struct __test_metadata *_metadata, struct situation *s,
 			  int pinned_ms)
 {
@@ -177,9 +177,9 @@ static int time_to_notice(struct __test_metadata *_metadata, struct situation *s
 }
 
 /*
- * The page is unmapped soon after the last pin goes: in the common case well
- * under 100 ms, here in three of five.  A busy machine may be slow for a while,
- * a worker that is slow always is.
+ * The page is unmapped soon after the last unpin: usually well under 100 ms,
+ * here in three of five cases.  A busy machine may be slow for a while, but a
+ * slow worker is always slow.
  */
 TEST_F(unmap, a_released_page_is_noticed_soon)
 {
@@ -271,7 +271,7 @@ TEST_F(unmap, partial_munmap_leaves_the_rest_usable)
 	EXPECT_TRUE(pipe_has(p, s->want + 5 * PAGE, 3 * PAGE));
 }
 
-/* Unmapping what is unmapped already, alone or with what is not, is no error */
+/* Unmapping an unmapped range, alone or with mapped pages, is no error. */
 TEST_F(unmap, repeated_munmap_of_a_range_is_harmless)
 {
 	struct situation *s = &self->s;
@@ -336,8 +336,8 @@ TEST_F(unmap, another_grant_mapping_put_over_it_works)
 }
 
 /*
- * MADV_DONTNEED drops the pages.  There is nothing to fault them in from, so
- * who touches the range afterwards gets SIGBUS.
+ * MADV_DONTNEED unmaps the pages.  They cannot be faulted in again, so later
+ * accesses to the range get SIGBUS.
  */
 TEST_F(unmap, madv_dontneed_keeps_the_data)
 {
@@ -351,13 +351,13 @@ TEST_F(unmap, madv_dontneed_keeps_the_data)
 		EXPECT_EQ(SIGBUS, touch(s->addr + i * PAGE, false));
 	EXPECT_TRUE(mapping_works(s, s->addr, 0, 2));
 	EXPECT_TRUE(mapping_works(s, s->addr + 5 * PAGE, 5, 3));
-	/* Changed by mapping_works() while it lay in the pipe. */
+	/* Changed by mapping_works() while the page was in the pipe. */
 	EXPECT_TRUE(pipe_has(p, s->want, SIZE));
 	for (i = 2; i < 5; i++)
 		EXPECT_LE(0, grant_wait_unused(&s->g, i, SOON_MS));
 }
 
-/* Nobody holds a page: MADV_DONTNEED gives the grants back at once, once. */
+/* Pages without other references: MADV_DONTNEED unmaps them at once, once. */
 TEST_F(unmap, madv_dontneed_returns_idle_grants_at_once)
 {
 	struct situation *s = &self->s;
@@ -372,8 +372,8 @@ TEST_F(unmap, madv_dontneed_returns_idle_grants_at_once)
 }
 
 /*
- * mremap() to another place either is refused and leaves the mapping as it
- * was, or removes it; there is never a second one, nor other bytes.
+ * mremap() to another address either fails and leaves the mapping unchanged, or
+ * removes it; it never creates a second one, nor shows other bytes.
  */
 TEST_F(unmap, mremap_never_shows_other_bytes)
 {
@@ -408,7 +408,7 @@ TEST_F(unmap, mremap_never_shows_other_bytes)
 	EXPECT_TRUE(pipe_has(p, s->want, SIZE));
 }
 
-/* mremap() to a smaller size is a munmap() of the rest; to a larger, refused */
+/* mremap() to a smaller size unmaps the rest; to a larger size it fails. */
 TEST_F(unmap, mremap_can_shrink_and_cannot_grow)
 {
 	struct situation *s = &self->s;
@@ -426,7 +426,7 @@ TEST_F(unmap, mremap_can_shrink_and_cannot_grow)
 	EXPECT_LE(0, grant_wait_unused(&s->g, NPAGES - 1, SOON_MS));
 }
 
-/* A child of fork() has no part in the mapping, and its end changes nothing */
+/* The child of a fork() does not get the mapping; its exit has no effect. */
 TEST_F(unmap, fork_does_not_copy_the_mapping)
 {
 	struct situation *s = &self->s;
@@ -445,7 +445,7 @@ TEST_F(unmap, fork_does_not_copy_the_mapping)
 	EXPECT_TRUE(pipe_has(p, s->want, PAGE));
 }
 
-/* Not even when it asks for one. */
+/* Not even with MADV_DOFORK. */
 TEST_F(unmap, fork_after_madv_dofork_does_not_copy_it_either)
 {
 	struct situation *s = &self->s;
@@ -469,9 +469,9 @@ TEST_F(unmap, fork_after_madv_dofork_does_not_copy_it_either)
 enum how_it_ends { BY_EXIT, BY_SIGKILL, BY_EXEC };
 
 /*
- * A child maps the grants with a device of its own, puts all bytes into the
- * pipe, and ends.  After exec its process lives on without the mapping, with
- * the device still open.
+ * A child maps the grants through its own file, puts all bytes into the pipe,
+ * and exits.  After exec the process continues without the mapping, with the
+ * device still open.
  */
 static pid_t child_with_data_in_flight(struct situation *s, int pipefd[2],
 				       enum how_it_ends how)
@@ -526,7 +526,7 @@ TEST_F(unmap, a_killed_process_keeps_its_data_in_flight)
 	ASSERT_LT(0, pid);
 	status = wait_child(pid, 5000);
 	ASSERT_NE(-1, status)
-		TH_LOG("the killed process does not go");
+		TH_LOG("the killed process does not exit");
 	EXPECT_TRUE(WIFSIGNALED(status));
 	sleep_ms(50);
 	EXPECT_TRUE(pipe_has(p, s->want, SIZE));
@@ -555,7 +555,7 @@ TEST_F(unmap, exec_keeps_the_data_in_flight)
 	pid = child_with_data_in_flight(s, p, BY_EXEC);
 	ASSERT_LT(0, pid);
 	ASSERT_EQ(-1, wait_child(pid, 50))
-		TH_LOG("the new program does not run");
+		TH_LOG("the new program was not started");
 	EXPECT_TRUE(pipe_has(p, s->want, SIZE));
 	EXPECT_LE(0, grants_wait_unused(&s->g, SOON_MS))
 		TH_LOG("mapped by a process that has no mapping");
@@ -564,7 +564,7 @@ TEST_F(unmap, exec_keeps_the_data_in_flight)
 	EXPECT_NE(-1, status);
 }
 
-/* A process with nothing pinned leaves nothing, whatever ends it. */
+/* A process without pins leaves nothing mapped, however it ends. */
 TEST_F(unmap, a_killed_process_with_nothing_pinned_leaves_nothing)
 {
 	struct situation *s = &self->s;
@@ -580,10 +580,10 @@ TEST_F(unmap, a_killed_process_with_nothing_pinned_leaves_nothing)
 }
 
 /*
- * The OOM reaper takes a dying process's memory while that still runs, and
- * may not sleep in it.  process_mrelease() does the same for who asks.  The
- * victim is held at its exit by ptrace, so that it still has its memory.  The
- * reaper leaves shared mappings alone: this one is private, thus read-only.
+ * The OOM reaper removes the memory of a dying process while that still runs,
+ * and must not sleep.  process_mrelease() does the same on request.  ptrace
+ * stops the victim at its exit, so that it still has its memory.  The reaper
+ * skips shared mappings, so this one is private, and therefore read-only.
  */
 TEST_F(unmap, the_oom_reaper_keeps_the_data)
 {
@@ -639,7 +639,7 @@ TEST_F(unmap, the_oom_reaper_keeps_the_data)
 
 #define SHORT_LIVES	100
 
-/* Without those that are free already, but still in the allocator's hands. */
+/* Not counting free objects that the allocator still caches. */
 static long count_mm_structs(void)
 {
 	write_string("/sys/kernel/slab/mm_struct/shrink", "1");
@@ -647,9 +647,9 @@ static long count_mm_structs(void)
 }
 
 /*
- * A page that waits for a reader of the pipe keeps no more than itself: not the
- * mm_struct, with the page directory, of each process that is long gone.  Some
- * are made and freed by others meanwhile.
+ * A page in a pipe keeps only itself allocated, not the mm_struct, with the
+ * page directory, of the process that mapped it and has exited.  Other
+ * processes create and free some meanwhile.
  */
 TEST_F(unmap, a_page_that_waits_keeps_no_dead_process)
 {
@@ -728,7 +728,7 @@ TEST_F(unmap, close_after_munmap_of_a_pinned_page_keeps_the_data)
 	EXPECT_TRUE(pipe_has(p, s->want, SIZE));
 }
 
-/* The ioctl forgets the map object; the mapping lives until munmap(). */
+/* The ioctl removes the map object; the mapping stays until munmap(). */
 TEST_F(unmap, the_unmap_ioctl_leaves_the_mapping)
 {
 	struct situation *s = &self->s;
@@ -744,7 +744,7 @@ TEST_F(unmap, the_unmap_ioctl_leaves_the_mapping)
 	EXPECT_TRUE(pipe_has(p, s->want, PAGE));
 }
 
-/* IOCTL_GNTDEV_GET_OFFSET_FOR_VADDR tells the whole map's place and size. */
+/* IOCTL_GNTDEV_GET_OFFSET_FOR_VADDR returns offset and size of the map. */
 TEST_F(unmap, get_offset_for_vaddr_tells_the_whole_map)
 {
 	struct ioctl_gntdev_get_offset_for_vaddr op = { 0 };
@@ -769,7 +769,7 @@ TEST_F(unmap, get_offset_for_vaddr_tells_the_whole_map)
 	EXPECT_EQ(EINVAL, errno);
 }
 
-/* One map object is mapped once at a time, whole, and not written privately. */
+/* A map object is mapped once at a time, whole, and not private-writable. */
 TEST_F(unmap, wrong_mmap_calls_are_refused)
 {
 	struct situation *s = &self->s;
@@ -836,7 +836,7 @@ TEST_F(unmap, registered_buffers_outlive_the_mapping)
 	close(disk);
 }
 
-/* A process dies with registered buffers: they go with its ring. */
+/* A process dies with registered buffers: they are released with its ring. */
 TEST_F(unmap, a_killed_process_leaves_no_registered_buffers)
 {
 	struct situation *s = &self->s;
@@ -874,8 +874,8 @@ TEST_F(unmap, a_killed_process_leaves_no_registered_buffers)
 /* The same grant twice */
 
 /*
- * One grant, a read-only and a writable mapping, in both orders, and one of
- * them goes while its page is held: the other is as good as before.
+ * One grant, a read-only and a writable mapping, in both orders; one of them is
+ * removed while its page is pinned: the other still works.
  */
 static void two_mappings(struct __test_metadata *_metadata,
 			 struct situation *s, int prot_goes, int prot_stays)
@@ -921,7 +921,7 @@ TEST_F(unmap, one_of_two_writable_mappings_goes)
 		     PROT_READ | PROT_WRITE);
 }
 
-/* Both pinned, both gone, the pins dropped in the order of their taking. */
+/* Both pinned, both unmapped, then unpinned in the order of pinning. */
 TEST_F(unmap, two_pinned_mappings_of_a_grant_go)
 {
 	struct situation *s = &self->s;
@@ -942,9 +942,9 @@ TEST_F(unmap, two_pinned_mappings_of_a_grant_go)
 }
 
 /* ------------------------------------------------------------------ */
-/* A pin in other hands */
+/* A pin held by another process */
 
-/* A reader that got the pipe by fork() reads it after its writer is gone. */
+/* A reader that got the pipe by fork() reads it after the writer has exited. */
 TEST_F(unmap, a_pin_inherited_by_fork_keeps_the_data)
 {
 	struct situation *s = &self->s;
@@ -1046,7 +1046,7 @@ TEST_F(unmap, a_pin_passed_through_a_socket_keeps_the_data)
 /* ------------------------------------------------------------------ */
 /* What does not remove a mapping */
 
-/* A change of protection is refused, and has no effect. */
+/* A change of protection fails, and has no effect. */
 TEST_F(unmap, mprotect_of_a_writable_mapping_is_refused)
 {
 	struct situation *s = &self->s;
@@ -1073,7 +1073,7 @@ TEST_F(unmap, mprotect_of_a_part_is_refused)
 	EXPECT_TRUE(mapping_works(s, s->addr + 3 * PAGE, 3, 5));
 }
 
-/* mprotect() to what it is already may be called by anybody's library. */
+/* mprotect() to the present protection succeeds, as libraries may call it. */
 TEST_F(unmap, mprotect_to_the_same_is_allowed)
 {
 	struct situation *s = &self->s;
@@ -1166,8 +1166,8 @@ TEST_F(unmap, clear_refs_4_leaves_the_mapping_usable)
 }
 
 /*
- * Advice, locks, and whatever else walks over a mapping.  Each may be refused,
- * none may change what is seen.
+ * Advice, locks, and other calls that walk a mapping.  Each may fail, but none
+ * may change the bytes that it shows.
  */
 TEST_F(unmap, advice_leaves_the_mapping_usable)
 {
@@ -1258,9 +1258,9 @@ TEST_F(unmap, reading_proc_leaves_the_mapping_usable)
 /* Mappings that fail */
 
 /*
- * One grant of eight is not there.  Nothing of the eight is mapped, the errno
- * tells that an argument is wrong, and when the grant is there the same map
- * object can be mapped.
+ * One grant of eight does not exist.  None of the eight is mapped, the errno is
+ * that of a wrong argument, and once the grant exists the same map object can
+ * be mapped.
  */
 TEST_F(unmap, a_bad_ref_in_the_middle_maps_nothing)
 {
@@ -1304,9 +1304,9 @@ TEST_F(unmap, a_bad_ref_at_either_end_maps_nothing)
 }
 
 /*
- * One grant of eight is one of our own, which is taken back and given again:
- * bad, then good.  In the foreign variant the batch is of two domains.  That the
- * first try was for reading only does not bind the second one.
+ * One grant of eight is our own, which is revoked and granted again: first bad,
+ * then good.  In the foreign variant the batch has grants of two domains.  A
+ * first try that was read-only does not affect the rights of the second one.
  */
 TEST_F(unmap, a_failed_map_can_be_tried_again)
 {
@@ -1333,7 +1333,7 @@ TEST_F(unmap, a_failed_map_can_be_tried_again)
 
 	ASSERT_EQ(0, grants_get(&extra, GRANTS_OWN, 1));
 	if (extra.ref[0] != ref[3]) {
-		/* What was freed last is given out first: one of two. */
+		/* The allocator returns the last freed first: one of two. */
 		uint32_t r = extra.ref[0];
 
 		extra.ref[0] = extra.idle;
@@ -1387,7 +1387,7 @@ TEST_F(unmap, notify_clears_the_byte_at_munmap)
 	EXPECT_TRUE(owner_sees(s, 3, 1));
 }
 
-/* The process that mapped it dies: that is what the notification is for. */
+/* The process that mapped it dies: the purpose of the notification. */
 TEST_F(unmap, notify_reaches_the_owner_when_the_process_dies)
 {
 	struct situation *s = &self->s;
@@ -1431,8 +1431,8 @@ TEST_F(unmap, notify_reaches_the_owner_when_the_process_dies)
 }
 
 /*
- * The page is held while it is unmapped: the byte is cleared with the
- * mapping, the event tells that the last page is gone.
+ * The page is pinned while it is unmapped: the byte is cleared with the
+ * mapping, the event comes after the last page is unmapped.
  */
 TEST_F(unmap, notify_of_a_pinned_page_comes_when_it_is_gone)
 {
@@ -1462,7 +1462,7 @@ TEST_F(unmap, notify_of_a_pinned_page_comes_when_it_is_gone)
 	close(ev);
 }
 
-/* A byte in a page that may only be read cannot be cleared. */
+/* A byte in a read-only page cannot be cleared. */
 TEST_F(unmap, notify_cannot_clear_a_byte_it_may_not_write)
 {
 	struct situation *s = &self->s;
@@ -1480,12 +1480,12 @@ TEST_F(unmap, notify_cannot_clear_a_byte_it_may_not_write)
 /* Locks */
 
 /*
- * The ioctl that makes a map object writes the object's place to the caller's
- * memory.  The page it writes to may have to be copied first, for which the
- * kernel takes the lock that mmap() of another thread holds while it looks for
- * its own map object.  Here it has to be copied each time: it is a private
- * page of a file, mapped anew.  And mmap() holds the lock for long before it
- * looks, since it first clears what was mapped there.
+ * The ioctl that makes a map object writes the object's offset to the caller's
+ * memory.  This may have to copy the page first, for which the kernel takes
+ * mmap_lock, which mmap() of another thread holds while it looks up its own map
+ * object.  Here the page is copied each time, as it is a private page of a
+ * file, mapped anew.  And mmap() holds the lock for long before the lookup,
+ * since it first clears the old mapping.
  */
 #define CLEARED_SIZE	(4096 * PAGE)
 
@@ -1500,7 +1500,7 @@ static void *mmap_slowly(void *arg)
 	struct slow_mmap *m = arg;
 
 	__atomic_store_n(&m->started, true, __ATOMIC_RELEASE);
-	/* No map object has this place. */
+	/* No map object has this offset. */
 	return mmap(m->addr, CLEARED_SIZE, PROT_READ, MAP_SHARED | MAP_FIXED,
 		    m->fd, 1UL << 40);
 }
@@ -1534,7 +1534,7 @@ TEST_F(unmap, the_map_ioctl_and_mmap_do_not_deadlock)
 		ASSERT_EQ(0, pthread_create(&thread, NULL, mmap_slowly, &m));
 		while (!__atomic_load_n(&m.started, __ATOMIC_ACQUIRE))
 			;
-		/* Somewhere amid what mmap() has to clear. */
+		/* Somewhere in the range that mmap() has to clear. */
 		for (start = now_us(); now_us() - start < i * 200;)
 			;
 		EXPECT_EQ(0, ioctl(s->fd, IOCTL_GNTDEV_MAP_GRANT_REF, op));
@@ -1547,15 +1547,15 @@ TEST_F(unmap, the_map_ioctl_and_mmap_do_not_deadlock)
 }
 
 /*
- * The ioctl that cannot write the place of its map object takes the object away
- * again.  Another thread, which guessed the place, can have done that first and
- * made a map object of its own since, at the same place and in the same memory.
- * That one is none of the ioctl's business.
+ * If the ioctl cannot write the offset of its map object, it removes the object
+ * again.  Another thread that guessed the offset may have removed it already,
+ * and made a map object of its own, with the same offset and in the same
+ * memory.  The ioctl must not remove that one.
  *
- * For the other thread to have the time the ioctl is held up where it writes: the
- * page has to be copied, see above, and mprotect() of a third thread has the lock
- * nearly always.  Behind that page is one that cannot be written at all.  The
- * allocator gives out what was freed last on the same CPU.
+ * To give the other thread time, the write of the ioctl is delayed: the page
+ * has to be copied, see above, and mprotect() of a third thread holds the lock
+ * nearly always.  The page behind it is not writable at all.  The allocator
+ * returns the memory that was freed last on the same CPU.
  */
 #define LOCKED_SIZE	(1024 * PAGE)
 #define STEALS_MS	3000
@@ -1585,7 +1585,7 @@ static void *keep_mmap_lock(void *arg)
 	return NULL;
 }
 
-/* Where the argument lies in the file: two of its words in the second page. */
+/* Offset of the argument in the file: two of its words in the second page. */
 #define FAILING_AT	(PAGE - offsetof(struct ioctl_gntdev_map_grant_ref, refs))
 
 static void *map_and_fail(void *arg)
@@ -1646,15 +1646,15 @@ TEST_F(unmap, a_failed_map_ioctl_removes_no_other_map)
 			stolen++;
 			lost += !!gntdev_del(s->fd, index, 1);
 		}
-		/* There is none left of the one that failed either. */
+		/* The map object of the call that failed is not left either. */
 		EXPECT_EQ(-1, gntdev_del(s->fd, 0, 1));
 	}
 	__atomic_store_n(&m.stop, true, __ATOMIC_RELEASE);
 	pthread_join(failing, NULL);
 	pthread_join(locker, NULL);
-	printf("# took %u map objects away in %u calls\n", stolen, m.done);
+	printf("# removed %u map objects in %u calls\n", stolen, m.done);
 	EXPECT_EQ(0, lost)
-		TH_LOG("call %u that failed took a map object of another thread",
+		TH_LOG("failed call %u removed a map object of another thread",
 		       m.done);
 	EXPECT_EQ(0, m.wrong)
 		TH_LOG("%d calls did not fail with EFAULT", m.wrong);
@@ -1666,8 +1666,8 @@ TEST_F(unmap, a_failed_map_ioctl_removes_no_other_map)
 /* Last, since an unpatched kernel does not survive it */
 
 /*
- * Two pages are held, and three munmap() calls take the mapping away in
- * parts.  A kernel with one piece of work per mapping queues it twice.
+ * Two pages are pinned, and three munmap() calls remove the mapping in parts.
+ * A kernel with one work item per mapping queues it twice.
  */
 TEST_F(unmap, partial_munmaps_with_several_pinned_pages)
 {

@@ -1,40 +1,40 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Everything in a distribution's kernel that walks a process's page tables, or
- * takes the pages that it finds there, meets granted pages.
+ * Page table walkers on granted pages: all code in a distribution kernel that
+ * walks the page tables of a process, or takes references to the pages there.
  *
  * What should happen
  *
- *   The kernel may take a granted page for direct I/O, a pipe or a DMA pin; the
- *   other tests are about that.  It must not do with it what needs a page of
- *   its own memory: map it a second time, be it in its own page tables (vmap()),
- *   in a process's (vm_insert_page()) or in a device's (HMM), nor migrate,
- *   swap, merge, or poison it.  Xen refuses such a mapping, since a frame of
- *   another domain may be mapped only by way of its grant, and the kernel does
- *   not expect that a write of a page table entry fails.  So each of these
- *   fails with an errno, or leaves the pages out, and
+ *   The kernel may use a granted page for direct I/O, a pipe or a DMA pin;
+ *   other tests cover that.  It must not use the page where memory of its own
+ *   domain is needed: map it a second time, in its own page tables (vmap()), in
+ *   those of a process (vm_insert_page()) or of a device (HMM), nor migrate,
+ *   swap, merge, or poison it.  Xen rejects such a mapping, since a frame of
+ *   another domain may be mapped only through its grant, and the kernel does
+ *   not expect the write of a page table entry to fail.  So each of these calls
+ *   fails with an errno, or skips the pages, and
  *
  *    - the bytes are right, for the process and for their owner;
- *    - the mapping works as before;
- *    - nothing holds the pages afterwards, and the grants are returned;
- *    - the kernel does not complain.
+ *    - the mapping still works;
+ *    - no reference to the pages is left, and the grants are unmapped;
+ *    - the kernel logs no error.
  *
  * How the tests make it happen
  *
- *   One test per walker.  Each runs with this domain's own grants, with
- *   another's, and with a second mapping of the latter, whose PTEs are special:
- *   only the VMA knows their pages.  What the fixture checks at the end holds
- *   for all tests, and it looks for complaints in the kernel's log.  Where a
- *   kernel without protection has an Oops, a child makes the call, so that the
- *   test lives to tell what is left.
+ *   One test per walker.  Each runs with own grants, with another domain's, and
+ *   with a second mapping of the latter, whose PTEs are special: only the VMA
+ *   finds their pages.  The checks of the fixture's teardown apply to all
+ *   tests; it also looks for errors in the kernel log.  If an unprotected
+ *   kernel would have an Oops, a child makes the call, so that the test can
+ *   check what is left.
  *
  *   A test whose feature is not in the kernel is skipped.
  *
  * What a failure means
  *
- *   A child that was killed: the kernel had an Oops; the log has it.  Another
- *   errno, or none: the walker took the page, and what it does with it depends
- *   on luck.  A grant that is still mapped: it never gave it back.
+ *   A child was killed: the kernel had an Oops; see the log.  Another errno, or
+ *   none: the walker used the page, with unpredictable effects.  A grant is
+ *   still mapped: the walker never dropped its reference.
  */
 #include "gntdev_fixture.h"
 
@@ -137,7 +137,7 @@ FIXTURE_TEARDOWN(walkers)
 
 	for (;;) {
 		n = read(self->log, record, sizeof(record) - 1);
-		/* EPIPE: lines were lost, and the next read goes on behind. */
+		/* EPIPE: lines were lost; the next read skips them. */
 		if (n < 0 && errno == EPIPE)
 			continue;
 		if (n <= 0)
@@ -145,12 +145,12 @@ FIXTURE_TEARDOWN(walkers)
 		record[n] = 0;
 		record[strcspn(record, "\n")] = 0;
 		EXPECT_FALSE(is_complaint(record))
-			TH_LOG("the kernel says: %s", record);
+			TH_LOG("kernel log: %s", record);
 	}
 	close(self->log);
 }
 
-/* Does the mapping show what it should, to the process and to a pin? */
+/* Does the mapping show the expected bytes, to the process and to a pin? */
 static bool can_be_read(struct situation *s)
 {
 	int p[2];
@@ -159,15 +159,15 @@ static bool can_be_read(struct situation *s)
 	       !pipe_pin(p, s->addr, SIZE) && pipe_has(p, s->want, SIZE);
 }
 
-/* And can it be written to?  Not in a child, which has a copy of s->want. */
+/* The same, and can it be written?  Not in a child, where s->want is a copy. */
 static bool all_is_well(struct situation *s)
 {
 	return mapping_works(s, s->addr, 0, NPAGES) && can_be_read(s);
 }
 
 /*
- * A child maps the grants and does what an Oops may be the answer to.  In
- * attempt() nothing may be asserted: the rest of the test is not the child's.
+ * A child maps the grants and makes the call that may cause an Oops.  attempt()
+ * must not use assertions, as the child must not run the rest of the test.
  */
 static void in_child(struct __test_metadata *_metadata, struct situation *s,
 		     void (*attempt)(struct __test_metadata *_metadata,
@@ -212,7 +212,7 @@ static int put_number(const char *dir, const char *file, unsigned long number)
 }
 
 /* ------------------------------------------------------------------ */
-/* Those that change PTEs */
+/* Walkers that change PTEs */
 
 /* Write protection by userfaultfd, the asynchronous kind included. */
 TEST_F(walkers, userfaultfd_is_refused)
@@ -281,7 +281,7 @@ TEST_F(walkers, pagemap_scan_protects_nothing)
 
 #define SOFT_DIRTY	((uint64_t)1 << 55)
 
-/* clear_refs does not track who writes to the pages, so they stay soft-dirty. */
+/* clear_refs does not track writes to the pages, so they stay soft-dirty. */
 TEST_F(walkers, soft_dirty_is_kept)
 {
 	struct situation *s = &self->s;
@@ -306,7 +306,7 @@ TEST_F(walkers, soft_dirty_is_kept)
 	EXPECT_TRUE(all_is_well(s));
 }
 
-/* ksmd leaves pages alone that are equal to each other and to others. */
+/* ksmd skips the pages, although they equal each other and others. */
 TEST_F(walkers, ksm_merges_nothing)
 {
 	static const char dir[] = "/sys/kernel/mm/ksm";
@@ -376,7 +376,7 @@ TEST_F(walkers, nothing_migrates_between_nodes)
 	EXPECT_TRUE(all_is_well(s));
 }
 
-/* DAMON looks at the pages, ages them, and pages them out. */
+/* DAMON monitors the pages, ages them, and tries to page them out. */
 TEST_F(walkers, damon_pages_nothing_out)
 {
 	static const char admin[] = "/sys/kernel/mm/damon/admin/kdamonds";
@@ -449,9 +449,9 @@ TEST_F(walkers, process_madvise_reclaims_nothing)
 }
 
 /*
- * Asks for one generation more in each list of the multi-generational LRU, by
- * the number of its last one.  The file has a line for each: memcg, node, and
- * then the generations.  Returns how many walks there were.
+ * Request one more generation in each list of the multi-generational LRU, by
+ * the number of its last one.  The file has a line for each list: memcg, node,
+ * and then the generations.  Returns the number of walks.
  */
 static int lru_gen_age(void)
 {
@@ -502,9 +502,9 @@ TEST_F(walkers, lru_gen_aging_passes_by)
 }
 
 /* ------------------------------------------------------------------ */
-/* Those that are told of single pages */
+/* Walkers that work on single pages */
 
-/* Idle page tracking, by the numbers that pagemap tells. */
+/* Idle page tracking, by the pfns from pagemap. */
 TEST_F(walkers, idle_tracking_passes_by)
 {
 	static const char bitmap[] = "/sys/kernel/mm/page_idle/bitmap";
@@ -526,9 +526,9 @@ TEST_F(walkers, idle_tracking_passes_by)
 }
 
 /*
- * Soft offlining moves a page's content elsewhere.  It fails, with EIO for a
- * page that is none of the memory which Linux manages, and with EBUSY in the gap
- * of a dom0's memory, and the page stays in use.
+ * Soft offlining moves a page's content elsewhere.  It fails with EIO for a
+ * page that is not memory managed by Linux, and with EBUSY in the gap of a
+ * dom0's memory, and the page stays in use.
  */
 TEST_F(walkers, soft_offlining_is_refused)
 {
@@ -541,7 +541,7 @@ TEST_F(walkers, soft_offlining_is_refused)
 	EXPECT_TRUE(all_is_well(s));
 }
 
-/* Was memory made for mappings of grants?  It is once there is no gap (left). */
+/* Was memory added for grant mappings?  It is once there is no gap (left). */
 static bool has_scratch_memory(void)
 {
 	char line[128];
@@ -562,7 +562,7 @@ static void poison_a_page(struct __test_metadata *_metadata, struct situation *s
 	uint64_t flags;
 	int p[2];
 
-	/* Of a special PTE pagemap does not tell the page, but another or none. */
+	/* For a special PTE pagemap has another page or none. */
 	if (!has_scratch_memory() ||
 	    (read_entry("/proc/kpageflags", pfn_of(s->addr), &flags) &&
 	     flags >> 32 & 1)) /* KPF_RESERVED */
@@ -576,10 +576,11 @@ static void poison_a_page(struct __test_metadata *_metadata, struct situation *s
 }
 
 /*
- * A memory failure in a granted page, which root can pretend.  The page is device
- * memory that no file has, of which memory_failure() makes nothing: it fails with
- * EBUSY, and the grant can be returned.  In the gap of a dom0's memory the page
- * is poisoned and held for ever, and the grant with it, so it is not tried there.
+ * A memory failure in a granted page, injected by root.  The page is device
+ * memory without a file, which memory_failure() does not handle: it fails with
+ * EBUSY, and the grant can be unmapped.  In the gap of a dom0's memory the page
+ * is poisoned and never released, and neither is its grant, so this is not
+ * tried there.
  */
 TEST_F(walkers, a_memory_failure_keeps_no_grant)
 {
@@ -589,9 +590,9 @@ TEST_F(walkers, a_memory_failure_keeps_no_grant)
 }
 
 /* ------------------------------------------------------------------ */
-/* Those that only look */
+/* Walkers that only read */
 
-/* What tells of single pages, by number, and what tells of processes, by text. */
+/* Files about single pages (by pfn) and about processes (text). */
 TEST_F(walkers, proc_shows_the_pages_to_another_process)
 {
 	static const char * const per_page[] = {
@@ -673,8 +674,9 @@ TEST_F(walkers, process_vm_calls_move_the_exact_bytes)
 }
 
 /*
- * A futex in shared memory is known by its page, and a granted page is neither
- * anonymous nor a file's: EFAULT.  A private one is known by its address.
+ * A shared futex is identified by its page, and a granted page is neither
+ * anonymous nor file-backed: EFAULT.  A private one is identified by its
+ * address.
  */
 TEST_F(walkers, only_private_futexes_work)
 {
@@ -695,7 +697,7 @@ TEST_F(walkers, only_private_futexes_work)
 	EXPECT_TRUE(all_is_well(s));
 }
 
-/* Locking all memory, that which is mapped and that which is to come. */
+/* Locking all memory, present and future mappings. */
 TEST_F(walkers, mlockall_holds_nothing)
 {
 	struct situation *s = &self->s;
@@ -715,7 +717,7 @@ TEST_F(walkers, mlockall_holds_nothing)
 	munlockall();
 }
 
-/* A sample of perf has the physical address of what a breakpoint watched. */
+/* A perf sample has the physical address that a breakpoint watched. */
 TEST_F(walkers, perf_samples_the_pages_address)
 {
 	struct perf_event_attr attr = {
@@ -755,7 +757,7 @@ TEST_F(walkers, perf_samples_the_pages_address)
 	EXPECT_TRUE(all_is_well(s));
 }
 
-/* A core dump does not have the pages, and does not lose what is in flight. */
+/* A core dump does not contain the pages, and I/O in flight is not lost. */
 TEST_F(walkers, a_core_dump_leaves_the_pages_out)
 {
 	static const char pattern[] = "/proc/sys/kernel/core_pattern";
@@ -789,7 +791,7 @@ TEST_F(walkers, a_core_dump_leaves_the_pages_out)
 			_exit(1);
 		abort();
 	}
-	/* Bytes of which the child has no copy of its own. */
+	/* Bytes that the child has no copy of. */
 	fill_pages(s->want, NPAGES, now_us());
 	for (i = 0; i < NPAGES; i++)
 		ASSERT_EQ(0, grant_write(&s->g, i, s->want + i * PAGE));
@@ -830,9 +832,9 @@ struct test_mmapbatch_v2 {
 	_IOC(_IOC_NONE, 'P', 4, sizeof(struct test_mmapbatch_v2))
 
 /*
- * The control domain may map any frame of a guest.  The frame leads to the page
- * of the grant's mapping now, but a PTE of privcmd has no part in that: it can
- * not be pinned, and neither mapping cares for the other's end.
+ * The control domain may map any frame of a guest.  The frame now translates to
+ * the page that maps the grant, but this does not affect a PTE of privcmd: it
+ * cannot be pinned, and the removal of one mapping does not affect the other.
  */
 TEST_F(walkers, an_alias_by_privcmd_is_not_pinned)
 {
@@ -843,7 +845,7 @@ TEST_F(walkers, an_alias_by_privcmd_is_not_pinned)
 	unsigned long frame;
 	char *alias;
 
-	/* A domain does not map its own frames so. */
+	/* A domain cannot map its own frames this way. */
 	if (variant->source == GRANTS_OWN)
 		return;
 	entry = grant_entry(&s->g, 0);
@@ -880,7 +882,7 @@ TEST_F(walkers, an_alias_by_privcmd_is_not_pinned)
 }
 
 /* ------------------------------------------------------------------ */
-/* Those that map a page once more; an unpatched kernel may not survive them */
+/* Walkers that map a page again; an unpatched kernel may not survive them */
 
 static int hmm(int fd, unsigned long op, char *addr, void *buf)
 {
@@ -915,9 +917,10 @@ static void mirror(struct __test_metadata *_metadata, struct situation *s)
 }
 
 /*
- * The drivers of GPUs and of RDMA with on-demand paging let a device look into
- * a process's memory.  The frame behind a PTE is not that behind the page's
- * number, and nobody tells the device when it goes back to its owner.
+ * Drivers of GPUs and of RDMA with on-demand paging let a device access the
+ * memory of a process.  The machine frame in a PTE differs from the pfn of its
+ * page, and the device is not notified when the frame is returned to its
+ * owner.
  */
 TEST_F(walkers, hmm_mirrors_nothing)
 {
@@ -930,8 +933,8 @@ static void register_buffer_rings(struct __test_metadata *_metadata,
 				  struct situation *s)
 {
 	/*
-	 * A ring of four pages and one of one page, for which newer kernels need
-	 * no mapping but the direct map.
+	 * A ring of four pages and one of one page, for which newer kernels
+	 * need no mapping but the direct map.
 	 */
 	struct io_uring_buf_reg reg = {
 		.ring_addr = (uintptr_t)s->addr,
@@ -958,7 +961,7 @@ static void register_buffer_rings(struct __test_metadata *_metadata,
 	EXPECT_TRUE(can_be_read(s));
 }
 
-/* io_uring vmap()s the memory in which a process tells of its buffers. */
+/* io_uring vmap()s the memory in which a process describes its buffers. */
 TEST_F(walkers, io_uring_refuses_a_buffer_ring)
 {
 	in_child(_metadata, &self->s, register_buffer_rings);
@@ -1046,8 +1049,8 @@ static void receive_by_mapping(struct __test_metadata *_metadata,
 	char *window;
 
 	/*
-	 * A receiver leaves buffers to the CPU that allocated them, which may free
-	 * them only when the network has more to do there.
+	 * A receiver queues buffers to the CPU that allocated them, which may
+	 * free them only on the next network activity there.
 	 */
 	run_on(0);
 
@@ -1058,16 +1061,16 @@ static void receive_by_mapping(struct __test_metadata *_metadata,
 	EXPECT_EQ(SIZE, splice(p[0], NULL, sock[0], NULL, SIZE, SPLICE_F_MOVE));
 	pipe_close(p);
 
-	/* All of it is there before a mapping of it is asked for. */
+	/* Wait for all data before a mapping of it is requested. */
 	EXPECT_EQ(SIZE, recv(sock[1], s->got, SIZE, MSG_PEEK | MSG_WAITALL));
 	zc.address = (uintptr_t)window;
 	EXPECT_EQ(-1, getsockopt(sock[1], IPPROTO_TCP, TCP_ZEROCOPY_RECEIVE,
 				 &zc, &len));
 	EXPECT_EQ(EACCES, errno);
-	/* Nothing is there, so there are no bytes of another page to be seen. */
+	/* Nothing is mapped, so no bytes of another page are visible. */
 	EXPECT_EQ(SIGBUS, touch(window, false));
 
-	/* The receiver reads instead; the mapping may be gone by then. */
+	/* The receiver reads instead; the mapping may be removed by then. */
 	EXPECT_TRUE(can_be_read(s));
 	EXPECT_EQ(0, situation_unmap(s));
 	memset(s->got, 0, SIZE);
@@ -1079,8 +1082,8 @@ static void receive_by_mapping(struct __test_metadata *_metadata,
 }
 
 /*
- * A granted page in a socket's queue is what a receiver gets.  The kernel would
- * put it into the page table of whoever asks for that instead of a copy.
+ * A receiver gets a granted page from a socket's queue.  The kernel would map
+ * it into the receiver's page table if that is requested instead of a copy.
  */
 TEST_F(walkers, tcp_zerocopy_receive_is_refused)
 {

@@ -22,11 +22,11 @@ int m2p_add_override(unsigned long mfn, unsigned long pfn);
 void m2p_remove_override(unsigned long mfn, unsigned long pfn);
 
 /**
- * m2p_find_override_pfn - find the local page a foreign frame is mapped by
+ * m2p_find_override_pfn - find the local page that maps a foreign frame
  * @mfn: machine frame number which the ordinary M2P does not resolve
  *
- * Costs a patched-out jump until the first user of overrides shows up.  Inline,
- * since GUP-fast calls it for each page.
+ * Costs a patched-out jump until overrides are used for the first time.
+ * Inline, since GUP-fast calls it for each page.
  *
  * Context: Any, including NMI.
  * Return: the pfn, or ~0UL if @mfn has no override.
@@ -40,7 +40,7 @@ static __always_inline unsigned long m2p_find_override_pfn(unsigned long mfn)
 
 	leaf = READ_ONCE(m2p_overrides[mfn / M2P_OVERRIDE_LEAF_ENTRIES]);
 
-	/* No entry is 0, and 0 - 1 is no page. */
+	/* 0 means no entry, for which 0 - 1UL is returned. */
 	return leaf ? READ_ONCE(leaf[mfn % M2P_OVERRIDE_LEAF_ENTRIES]) - 1UL : ~0UL;
 }
 #else
