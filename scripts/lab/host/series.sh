@@ -8,8 +8,9 @@
 # for another base, under the same name, those that only that base needs, and
 # not-needed, which names (without their number) those that it does not need.
 #
-# refs/lab/made in the work tree is the commit that the patches gave the last time;
-# what the branch series has beyond it is not saved.
+# In the work tree, refs/lab/made is the commit that the patches gave the last time,
+# and .git/lab-made the digest of these patches. Commits of the branch series on top
+# of it are not saved.
 
 MADE=refs/lab/made
 
@@ -18,18 +19,25 @@ tgit()
 	git -C "$TREE" "$@"
 }
 
+# series_lock MINUTES: one script at a time works on the trees.
+series_lock()
+{
+	mkdir -p "$OUT/log"
+	exec 8>"$BUILD/tree.lock"
+	flock -w "$(($1 * 60))" 8 ||
+		die "another script has been at work on $TREE for $1 min"
+}
+
 # series_patches: prints the files of the patches for $BASE, in order.
 series_patches()
 {
 	local dir=$ROOT/series name
 
-	{
-		ls "$dir"
-		[ ! -d "$dir/$BASE" ] || ls "$dir/$BASE"
-	} | sed -n '/^[0-9].*\.patch$/p' | sort -u | while read -r name; do
+	find "$dir" -name '[0-9]*.patch' -printf '%P\n' | sed -n "s,^$BASE/,,; /\//!p" |
+		sort -u | while read -r name; do
 		if [ -e "$dir/$BASE/$name" ]; then
 			printf '%s\n' "$dir/$BASE/$name"
-		elif ! grep -q "^${name#*-}" "$dir/$BASE/not-needed" 2>/dev/null; then
+		elif ! grep -qs "^${name#*-}" "$dir/$BASE/not-needed"; then
 			printf '%s\n' "$dir/$name"
 		fi
 	done
@@ -49,68 +57,50 @@ series_files()
 	tgit diff --name-only --no-renames --diff-filter="$1" base $MADE
 }
 
-# What the branch is made from.
+# The digest of what the branch is made from.
 series_digest()
 {
 	tgit rev-parse base
 	series_patches | xargs -r cat | sha256sum
 }
 
-# series_commit PARENT PATCH: sets COMMIT to the commit that PATCH makes on PARENT.
-# The same patch gives the same commit. Fails if it does not apply. SENDER_NAME and
-# SENDER_EMAIL take the place of the author.
-series_commit()
-{
-	local tmp
-
-	[ -n "${SERIES_TMP:-}" ] || {
-		scratch
-		SERIES_TMP=$SCRATCH
-	}
-	tmp=$SERIES_TMP
-	export GIT_INDEX_FILE=$tmp/index
-	tgit read-tree "$1"
-	if ! tgit mailinfo -b --encoding=UTF-8 "$tmp/body" "$tmp/diff" <"$2" >"$tmp/info" ||
-		! tgit apply --cached --whitespace=nowarn -v "$tmp/diff" 2>"$tmp/error"; then
-		unset GIT_INDEX_FILE
-		return 1
-	fi
-	{
-		sed -n 's/^Subject: //p' "$tmp/info"
-		echo
-		cat "$tmp/body"
-	} >"$tmp/message"
-	COMMIT=$(
-		info()
-		{
-			sed -n "s/^$1: //p" "$tmp/info"
-		}
-		export GIT_AUTHOR_NAME GIT_AUTHOR_EMAIL GIT_AUTHOR_DATE
-		GIT_AUTHOR_NAME=${SENDER_NAME:-$(info Author)}
-		GIT_AUTHOR_EMAIL=${SENDER_EMAIL:-$(info Email)}
-		GIT_AUTHOR_DATE=$(info Date)
-		GIT_COMMITTER_NAME=$GIT_AUTHOR_NAME GIT_COMMITTER_EMAIL=$GIT_AUTHOR_EMAIL \
-			GIT_COMMITTER_DATE=$GIT_AUTHOR_DATE tgit commit-tree -p "$1" -F "$tmp/message" "$(tgit write-tree)"
-	)
-	unset GIT_INDEX_FILE
-}
-
-# series_make: sets CHAIN to the last commit of the patches on the tag base.
+# series_make: sets CHAIN to the last commit of the patches on the tag base. The same
+# patches give the same commits. It works in a tree without files: git am checks out
+# those that a patch changes.
 series_make()
 {
-	local patch
+	local am patches failed
 
-	CHAIN=$(tgit rev-parse 'base^{commit}')
-	while read -r patch; do
-		series_commit "$CHAIN" "$patch" || {
-			grep -v '^Checking patch' "$SERIES_TMP/error" | sed 's/^/    | /' >&2
-			# For tree-save, if somebody goes on by hand.
-			series_digest >"$TREE/.git/lab-stopped"
-			die "${patch#"$ROOT/"} does not apply to $BASE, see above" \
-				"series/order names the kernel that it was made for; to port it," \
-				"git -C $TREE checkout -B series $CHAIN, git am --reject it" \
-				"and those after it, and make save"
-		}
-		CHAIN=$COMMIT
-	done < <(series_patches)
+	scratch
+	am=$SCRATCH/am
+	mapfile -t patches < <(series_patches)
+	tgit worktree prune
+	tgit worktree add -q --no-checkout --detach "$am" base
+	git -C "$am" read-tree HEAD
+	if [ ${#patches[@]} != 0 ] &&
+		! GIT_COMMITTER_NAME=lab GIT_COMMITTER_EMAIL=lab@localhost git -C "$am" am -q \
+			--keep-non-patch --keep-cr --whitespace=nowarn \
+			--committer-date-is-author-date "${patches[@]}" >"$SCRATCH/log" 2>&1; then
+		# In more detail than git am says it.
+		git -C "$am" am --show-current-patch=diff | git -C "$am" apply --cached -v 2>&1 |
+			cat "$SCRATCH/log" - | grep -v -e '^Checking patch' -e '^hint:' |
+			sed 's/^/    | /' >&2 || true
+		failed=${patches[$(cat "$(git -C "$am" rev-parse --git-path rebase-apply/next)") - 1]}
+		# For tree-save, if the user applies the rest by hand.
+		series_digest >"$TREE/.git/lab-stopped"
+		die "${failed#"$ROOT/"} does not apply to $BASE, see above" \
+			"series/order names the kernel that it was made for; to port it," \
+			"git -C $TREE checkout -B series $(git -C "$am" rev-parse HEAD), git am --reject it" \
+			"and those after it, and make save"
+	fi
+	CHAIN=$(git -C "$am" rev-parse HEAD)
+	tgit worktree remove --force "$am"
+}
+
+# series_made: $CHAIN is what the patches give now.
+series_made()
+{
+	tgit update-ref $MADE "$CHAIN"
+	series_digest >"$TREE/.git/lab-made"
+	say "  tree: $(tgit rev-list --count base..series) commits on base in $TREE"
 }
