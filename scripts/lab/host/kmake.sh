@@ -5,11 +5,10 @@
 # them have to run it with the same settings: Kbuild compiles everything anew
 # when the compiler's command line changes.
 
-# With the date, the user and the number of the build held still, a build of
-# the same source gives the same kernel, and ccache finds what it has.
+# With a fixed date, user and number of the build, a build of the same source gives
+# the same kernel, and ccache finds what it has.
 export KBUILD_BUILD_TIMESTAMP='Thu Jan  1 00:00:00 UTC 1970'
 export KBUILD_BUILD_USER=lab KBUILD_BUILD_HOST=lab KBUILD_BUILD_VERSION=1
-export KCONFIG_NOTIMESTAMP=1
 # The kernel's release must not depend on whether the tree is clean.
 export LOCALVERSION=
 
@@ -18,47 +17,34 @@ if command -v ccache >/dev/null; then
 	_ccache='ccache '
 fi
 
-# Where the objects are, in the tree.
-OBJ=obj
-
-# What compiles, and the kernel's image that comes of it.
-# shellcheck disable=SC2034 # for who sources this
-COMPILER=gcc
-# shellcheck disable=SC2034
-IMAGE=arch/x86/boot/bzImage
-_settings=()
-
-# kmake_compiler NAME: gcc, clang, or a gcc for another architecture.
-kmake_compiler()
-{
-	COMPILER=$1
-	case $1 in
-	gcc) ;;
-	clang) kmake_settings LLVM=1 ;;
-	aarch64-*-gcc)
-		kmake_settings ARCH=arm64 CROSS_COMPILE="${1%gcc}"
-		# shellcheck disable=SC2034
-		IMAGE=arch/arm64/boot/Image
-		;;
-	*) die "it is not known how to build a kernel with the compiler $1" ;;
-	esac
-}
-
-# kmake_config NAME: the compiler and the objects of scripts/configs/NAME.config.
+# kmake_config NAME: use scripts/configs/NAME.config, if there is one, from now on. Sets
+#
+#	VARIANT		that file, or /dev/null
+#	OBJ		where the objects are, in the tree
+#	SETTINGS	what its lines "# make: NAME=VALUE..." give to every make
+#	COMPILER	of these settings
+#	IMAGE		the kernel's image that comes of it
+# shellcheck disable=SC2034 # for the scripts that source this
 kmake_config()
 {
-	local compiler
-
-	compiler=$(sed -n 's/^# compiler: //p' "$ROOT/scripts/configs/$1.config")
-	kmake_compiler "${compiler:-gcc}"
+	VARIANT=$ROOT/scripts/configs/$1.config
 	OBJ=obj-$1
+	[ -e "$VARIANT" ] || {
+		VARIANT=/dev/null
+		OBJ=obj
+	}
+	mapfile -t SETTINGS < <(sed -n 's/^# make: //p' "$VARIANT" | tr ' ' '\n')
+	IMAGE=arch/x86/boot/bzImage
+	case " ${SETTINGS[*]} " in
+	*' LLVM=1 '*) COMPILER=clang ;;
+	*' ARCH=arm64 '*)
+		COMPILER=aarch64-linux-gnu-gcc
+		IMAGE=arch/arm64/boot/Image
+		;;
+	*) COMPILER=gcc ;;
+	esac
 }
-
-# kmake_settings NAME=VALUE...: for every make from now on.
-kmake_settings()
-{
-	_settings+=("$@")
-}
+kmake_config none
 
 # kmake TREE ARGUMENT...: make in TREE, with the objects in TREE/$OBJ.
 kmake()
@@ -66,7 +52,7 @@ kmake()
 	local tree=$1
 
 	shift
-	make -C "$tree" O="$OBJ" CC="$_ccache$COMPILER" "${_settings[@]}" \
+	make -C "$tree" O="$OBJ" CC="$_ccache$COMPILER" "${SETTINGS[@]}" \
 		-j"${JOBS:-$(nproc)}" "$@"
 }
 
@@ -102,17 +88,18 @@ kmake_lock()
 	fi
 }
 
-# kmake_copy TREE COPY: a work tree with its objects, so that a build in the copy
-# compiles only what is changed there.
+# kmake_copy TREE COPY: a clone of a work tree with its files and objects, so that a
+# build in the copy compiles only what is changed there.
 kmake_copy()
 {
-	rm -rf "$2.part"
-	mkdir -p "$2.part"
+	rm -rf "$2.part" "$2"
+	git clone -q --shared --no-checkout "$1" "$2.part"
 	cd "$1" || return
-	find . -mindepth 1 -maxdepth 1 ! -name 'obj-*' \
+	find . -mindepth 1 -maxdepth 1 ! -name .git ! -name 'obj-*' \
 		-exec cp -a --reflink=auto -t "$2.part" {} +
-	# Of the copies git's index knows nothing yet. A checkout would write each file
-	# anew, and make would compile them all again.
-	git -C "$2.part" update-index -q --refresh
+	# Its index knows nothing of the copies yet. A checkout would write each file anew,
+	# and make would compile them all again.
+	cp .git/index "$2.part/.git/"
+	git -C "$2.part" update-index -q --refresh || true
 	mv "$2.part" "$2"
 }
