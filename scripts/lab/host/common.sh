@@ -12,7 +12,7 @@
 #	TREE	the work tree of BASE
 #	OUT	where everything made of that goes
 #
-# and gives say, die, usage_error, number, svg_to_keep, consoles_of, scratch, step,
+# and gives say, die, usage_error, arguments, number, svg_to_keep, consoles_of, scratch, step,
 # need_space.
 # A script sources this first, so that what the caller's environment happens to
 # hold (a make's flags, a cross compiler, a git hook's repository) does not
@@ -81,6 +81,35 @@ usage_error()
 {
 	printf '%s: %s\n    see %s --help\n' "$ME" "$*" "$0" >&2
 	exit 2
+}
+
+# arguments "NAME NAME=..." ARGUMENT...: sets the variable NAME to y for the option --NAME,
+# and to VALUE for --NAME VALUE if it is NAME= here; leaves the other arguments in ARGS.
+# In the variable's name, - is _.
+# --help prints the head comment of the script, from its fourth line.
+arguments()
+{
+	local known=" $1 " name
+
+	shift
+	while [[ ${1:-} = -* ]]; do
+		name=${1#--}
+		if [ "$1" = --help ] || [ "$1" = -h ]; then
+			sed -n -e '4,${/^#/!q; s/^# \{0,1\}//p}' "$0"
+			exit 0
+		elif [[ -n $name && $known = *" $name "* ]]; then
+			printf -v "${name//-/_}" y
+		elif [[ $known = *" $name= "* ]]; then
+			[ $# -ge 2 ] || usage_error "$1 wants a value"
+			printf -v "${name//-/_}" %s "$2"
+			shift
+		else
+			usage_error "unknown option $1"
+		fi
+		shift
+	done
+	# shellcheck disable=SC2034 # for the script
+	ARGS=("$@")
 }
 
 # number WHAT VALUE: stop unless that is a number above 0.
