@@ -77,7 +77,7 @@ kmake_targets()
 	done | sort -u
 }
 
-# Two of these makes at once would both be slow, and in one tree both wrong.
+# kmake_lock: one make at a time. Two would only be slower, and in one tree spoil it.
 kmake_lock()
 {
 	mkdir -p "$BUILD"
