@@ -15,7 +15,7 @@ help:
 	@echo 'make check-kasan    the tests on a kernel with KASAN'
 	@echo 'make check-kcsan    look for data races with KCSAN'
 	@echo 'make check-configs  compile the series with other configurations, boot some [BOOT=]'
-	@echo 'make check-mutations  sabotage the series, line by line: do the tests notice?'
+	@echo 'make check-mutations  break the series, change by change: do the tests notice?'
 	@echo 'make mutants        the same in every small way there is, by machine [SAMPLE=n SEED=n]'
 	@echo 'make coverage       which lines of the series do the tests run?'
 	@echo 'make fuzz           200,000 random operations on the debug kernel [SEED=n OPS=n]'
@@ -85,7 +85,7 @@ check-mutations: kernel-series
 	@scripts/check-mutations
 
 mutants: kernel-series
-	@scripts/mutants $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED))
+	@scripts/check-mutations --machine $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED))
 
 coverage:
 	@scripts/coverage $(TEST)

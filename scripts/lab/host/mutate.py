@@ -1,23 +1,27 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-only
 """
-Makes mutations of C files and compiles all of them into the same kernel.
+Compiles many mutations of C files into the same kernel.
 
-usage: mutate.py TREE BASE TO TABLE FILE[=OBJECT]...
+usage: mutate.py TREE BASE TO TABLE DIFFS FILE[=OBJECT]...
 
-Writes each FILE of the kernel work tree TREE to the tree TO, so that every statement
-can be left out, every condition negated and every constant be one more, each when
-lab_mutant(NUMBER) says so. Of a file that the commit BASE has only the lines that
-differ are touched. OBJECT (default: FILE with .o) is the object in TREE/obj whose
-command line, as make left it, tells how to parse FILE; a header names the object
-of a file that includes it.
+Each file of DIFFS is a mutation made by hand: a line that says what it breaks, and what
+"git diff -U0" prints. The machine makes the others: of the FILEs it leaves out each
+statement, negates each condition and adds one to each constant, but only in lines that
+differ from the commit BASE.
 
-TABLE gets a line for each mutation, with tabs between: number, file, line, kind
-("statement", "condition", "constant"), function, "boot" for a function that runs
-only at boot, else "any", and the source text, with a constant in [[ ]].
+Reads the kernel work tree TREE and writes the mutated files to the tree TO. There each
+function has a variant for every mutation of it, and calls the variant if lab_mutant_nr
+has its number. The command line that make left for OBJECT (default: FILE with .o) says
+how to parse FILE; a header names the object of a file that includes it.
 
-What is a statement is told by clang's parser. What a macro expands to is left
-alone: an argument's constants apart, a macro is one thing, as it is for a reader.
+TABLE gets a line for each mutation, with tabs between: name (by machine: the number),
+number, file, line, kind ("statement", "condition", "constant"; by hand: "patch"),
+function, "boot" for a function that runs only at boot, else "any", and the source text,
+with a constant in [[ ]], or what a patch breaks.
+
+clang's parser says what a statement is. A macro is one thing, as it is for a reader,
+except that constants in its arguments are mutated, too.
 """
 
 import os
@@ -27,11 +31,11 @@ import subprocess
 import sys
 
 from clang import cindex
-from clang.cindex import CursorKind as K
+from clang.cindex import CursorKind as K, TypeKind
 
 # These do nothing at run time, or only when a debug option is set.
 NOTHING = r'(BUILD_BUG_ON\w*|__acquires?|__releases?|pr_debug|lockdep_assert\w*)\s*\('
-# What can be left out of a file is none of these.
+# These are not left out of a file.
 NOT_REMOVED = {K.COMPOUND_STMT, K.DECL_STMT, K.NULL_STMT, K.CASE_STMT,
                K.DEFAULT_STMT, K.LABEL_STMT}
 LABELS = {K.CASE_STMT, K.DEFAULT_STMT, K.LABEL_STMT}
@@ -42,19 +46,52 @@ NUMBER = re.compile(r'^(0[xX][0-9a-fA-F]+|[0-9]+)[uUlL]*$')
 CONSTANT = re.compile(r'^\(*(-?(?:0x[0-9a-f]+|[0-9]+)[ul]*|1\w*<<\w+|[a-z_]\w*)\)*$', re.I)
 
 
-class File:
-    """The mutations of one file."""
+class Function:
+    """A function's place in its file, and its variants."""
 
-    def __init__(self, tree, name, changed, unit, table):
+    def __init__(self, cursor, text):
+        self.cursor = cursor
+        self.name = cursor.spelling
+        self.body = list(cursor.get_children())[-1]
+        self.start = cursor.extent.start.offset
+        self.open = self.body.extent.start.offset
+        self.end = self.body.extent.end.offset
+        self.head = text[self.start:self.open]
+        self.when = 'boot' if re.search(r'\b__init\b', self.head) else 'any'
+        self.variants = []
+        self.calls = ''
+        result = cursor.result_type.get_canonical().kind
+        self.returns_struct = result == TypeKind.RECORD
+        # A variant that leaves out a return may come to its end.
+        self.last_return = '' if result in (TypeKind.VOID, TypeKind.RECORD) else ' return 0; '
+
+    def add_variant(self, text, number, name, edits):
+        variant = '%s__%s' % (self.name, name.replace('-', '_'))
+        head = re.sub(r'\b(static|extern|inline|__always_inline|noinline)\b\s*', '', self.head)
+        head = re.sub(r'\b%s\b' % self.name, variant, head, count=1)
+        self.variants.append('static noinline __maybe_unused ' + head)
+        at = self.open
+        for start, end, new in edits:
+            self.variants += [text[at:start], new]
+            at = end
+        self.variants += [text[at:self.end - 1], self.last_return, '}\n\n']
+        arguments = ', '.join(a.spelling for a in self.cursor.get_arguments())
+        self.calls += ' case %d: return %s(%s);' % (number, variant, arguments)
+
+
+class File:
+    """A file with its functions, and the mutations that the machine makes of it."""
+
+    def __init__(self, tree, name, unit, table):
         self.name = name
         self.table = table
-        self.changed = changed
-        with open(os.path.join(tree, name), 'rb') as f:
+        # One character for each byte: the parser counts bytes.
+        with open(os.path.join(tree, name), encoding='latin-1') as f:
             self.text = f.read()
-        self.edits = []
         self.macros = []
         self.names = set()
         self.defines = {}
+        self.functions = []
         for c in unit.cursor.get_children():
             if c.kind == K.ENUM_DECL:
                 self.names.update(e.spelling for e in c.get_children())
@@ -62,19 +99,50 @@ class File:
                 self.defines[c.spelling] = c
             elif c.kind == K.MACRO_INSTANTIATION and self.is_here(c):
                 self.macros.append((c.extent.start.offset, c.extent.end.offset))
-        for c in unit.cursor.get_children():
-            if c.kind == K.FUNCTION_DECL and c.is_definition() and self.is_here(c):
-                self.function(c)
+            elif c.kind == K.FUNCTION_DECL and c.is_definition() and self.is_here(c):
+                function = Function(c, self.text)
+                if self.text[function.open:function.open + 1] == '{':
+                    self.functions.append(function)
 
     def is_here(self, cursor):
         file = cursor.location.file
         return file is not None and os.path.normpath(file.name).endswith('/' + self.name)
 
-    def src(self, start, end):
-        return self.text[start:end].decode()
-
     def line(self, offset):
-        return self.text.count(b'\n', 0, offset) + 1
+        return self.text.count('\n', 0, offset) + 1
+
+    def add(self, edits, kind, shown, name=None):
+        """Makes a mutation of some (start, end, new text)."""
+        number = len(self.table) + 1
+        name = name or str(number)
+        inside = [(f, e) for f in self.functions for e in edits if f.open < e[0] and e[1] < f.end]
+        if len(inside) != len(edits):
+            sys.exit('mutate.py: %s changes %s outside of functions' % (name, self.name))
+        for function in dict(inside):
+            function.add_variant(self.text, number, name, [e for f, e in inside if f == function])
+        self.table.append((name, number, self.name, self.line(edits[0][0]), kind,
+                           inside[0][0].name, inside[0][0].when, shown))
+
+    def add_patch(self, diff, name, breaks):
+        starts = [0] + [m.end() for m in re.finditer('\n', self.text)]
+        edits = []
+        for first, count, _, _, new in hunks(diff):
+            # Nothing old means after that line.
+            first -= bool(count)
+            edits.append((starts[first], starts[first + count], new))
+        self.add(edits, 'patch', breaks, name)
+
+    def make_mutations(self, changed):
+        """What a machine can do to the lines CHANGED."""
+        self.changed = changed
+        for self.function in self.functions:
+            self.headers = []
+            body = self.function.body
+            self.last = list(body.get_children())[-1:]
+            self.statement(body)
+            tokens = list(body.translation_unit.get_tokens(extent=body.extent))
+            for i, token in enumerate(tokens):
+                self.constant(tokens, i, token)
 
     def macro_at(self, offset):
         """The end of the macro that begins at or reaches over offset, or 0."""
@@ -89,50 +157,33 @@ class File:
         """Is it what a macro expands to, and nothing more?"""
         return self.end(cursor) <= self.macro_at(cursor.extent.start.offset)
 
-    def mutate(self, kind, start, end, before, after, header_end=None, shown=None):
-        """One mutation of the text between start and end."""
-        text = self.src(start, end)
+    def mutate(self, kind, start, end, new, header_end=None, shown=None):
+        """One mutation, which puts the new text in place of that from start to end."""
+        text = self.text[start:end]
         if any(text.count(a) != text.count(b) for a, b in ('()', '[]', '{}')):
             return
         lines = range(self.line(start), self.line((header_end or end) - 1) + 1)
-        if self.changed is not None and not self.changed.intersection(lines):
+        if not self.changed.intersection(lines):
             return
-        n = len(self.table) + 1
-        shown = shown or self.src(start, header_end or end)
-        self.table.append((n, self.name, lines[0], kind, self.function_name, self.when,
-                           ' '.join(re.sub(r'/\*.*?\*/', '', shown, flags=re.S).split())))
-        self.edits.append((start, end, before.replace('@', str(n)),
-                           after.replace('@', str(n))))
-
-    def function(self, cursor):
-        body = list(cursor.get_children())[-1]
-        start = body.extent.start.offset
-        if body.kind != K.COMPOUND_STMT or self.text[start:start + 1] != b'{':
-            return
-        self.function_name = cursor.spelling
-        head = self.src(cursor.extent.start.offset, start)
-        self.when = 'boot' if re.search(r'\b__init\b', head) else 'any'
-        self.headers = []
-        self.last = list(body.get_children())[-1:]
-        self.statement(body)
-        tokens = list(cursor.translation_unit.get_tokens(extent=body.extent))
-        for i, token in enumerate(tokens):
-            self.constant(tokens, i, token)
+        shown = shown or self.text[start:header_end or end]
+        shown = ' '.join(re.sub(r'/\*.*?\*/', '', shown, flags=re.S).split())
+        self.add([(start, end, new)], kind, shown)
 
     def end_of(self, cursor):
         """Where a statement ends, its semicolon included."""
         end = self.end(cursor)
-        semicolon = re.compile(rb'(\s|/\*.*?\*/)*;', re.S).match(self.text, end)
+        semicolon = re.compile(r'(\s|/\*.*?\*/)*;', re.S).match(self.text, end)
         if semicolon and not (cursor.kind in BLOCKS and
-                              self.text[end - 1:end] == b'}' and cursor.kind != K.DO_STMT):
+                              self.text[end - 1] == '}' and cursor.kind != K.DO_STMT):
             return semicolon.end()
-        if cursor.kind in BLOCKS and self.text[end - 1:end] not in (b'}', b';'):
+        if cursor.kind in BLOCKS and self.text[end - 1] not in '};':
             return self.end_of(list(cursor.get_children())[-1])
         return end
 
     def statement(self, cursor):
         """A statement in a place where it could be left out."""
         start, end = cursor.extent.start.offset, self.end_of(cursor)
+        text = self.text[start:end]
         children = list(cursor.get_children())
         if cursor.kind == K.COMPOUND_STMT:
             for c in children:
@@ -141,7 +192,7 @@ class File:
         if cursor.kind in LABELS:
             self.statement(children[-1])
             return
-        if re.match(NOTHING, self.src(start, end)):
+        if re.match(NOTHING, text):
             return
 
         bodies = []
@@ -157,18 +208,12 @@ class File:
             header_end = start + 2
         self.headers.append((start, header_end, cursor))
 
-        text = self.src(start, end)
-        if cursor.kind == K.RETURN_STMT and cursor in self.last:
-            # Something has to be returned: 0, unless that is what is.
-            if children and not re.match(r'return\s+(0|NULL|false)\s*;', text):
-                expr = re.match(r'return\b\s*', text).end()
-                last = len(text[:-1].rstrip())
-                value = text[expr:last]
-                self.mutate('statement', start + expr, start + last,
-                            'lab_mutant(@) ? (typeof(%s))0 : (' % value, ')')
-        elif cursor.kind not in NOT_REMOVED:
-            self.mutate('statement', start, end, '{ if (!lab_mutant(@)) { ', ' } }',
-                        header_end if bodies else None)
+        changes_nothing = cursor.kind == K.RETURN_STMT and (
+            self.function.returns_struct or
+            cursor in self.last and re.match(r'return(\s+(0|NULL|false))?\s*;', text))
+        if cursor.kind not in NOT_REMOVED and not changes_nothing:
+            # It may have a label.
+            self.mutate('statement', start, end, '{ if (0) { %s } }' % text, header_end)
 
         if not self.is_in_macro(cursor):
             from_macro = self.macro_at(start)
@@ -181,7 +226,7 @@ class File:
 
     def is_condition(self, loop, cursor):
         """Is it the condition of a loop?"""
-        text = self.src(loop.extent.start.offset, loop.extent.end.offset)
+        text = self.text[loop.extent.start.offset:loop.extent.end.offset]
         if loop.kind != K.FOR_STMT:
             return True
         at = cursor.extent.start.offset - loop.extent.start.offset
@@ -193,29 +238,24 @@ class File:
         if end <= start:
             return
         if is_condition:
-            self.mutate('condition', start, end, '(lab_mutant(@) != !!(', '))')
+            self.mutate('condition', start, end, '(!(%s))' % self.text[start:end])
         if self.is_in_macro(cursor):
             return
         children = list(cursor.get_children())
         operator = ''
-        if cursor.kind == K.BINARY_OPERATOR and len(children) == 2:
-            operator = self.src(self.end(children[0]),
-                                children[1].extent.start.offset).strip(' \t\n()')
+        if len(children) > 1:
+            operator = self.text[self.end(children[0]):
+                                 children[-1].extent.start.offset].strip(' \t\n()')
+        is_logical = cursor.kind == K.BINARY_OPERATOR and operator in ('&&', '||')
         for i, c in enumerate(children):
-            self.expression(c, operator in ('&&', '||') or
+            self.expression(c, is_logical or
                             (cursor.kind == K.CONDITIONAL_OPERATOR and i == 0))
         # a ?: b is no kind of its own, and its first operand comes more than once
-        gnu = re.match(r'\s*\?:\s*$', self.src(self.end(children[0]),
-                                               children[-1].extent.start.offset)) \
-            if len(children) > 1 and cursor.kind != K.CONDITIONAL_OPERATOR else None
-        if gnu:
-            a, b = children[0].extent.start.offset, children[-1].extent.start.offset
-            a_end = self.end(children[0])
-            n = len(self.table)
-            self.mutate('condition', a, end, '({ __auto_type _a = (', '); })')
-            if len(self.table) > n:
-                self.edits.append((a_end, b, None,
-                                   '); lab_mutant(%d) != !!_a ? _a : (' % (n + 1)))
+        if operator == '?:' and cursor.kind != K.CONDITIONAL_OPERATOR:
+            self.mutate('condition', start, end,
+                        '({ __auto_type _a = (%s); !_a ? _a : (%s); })' %
+                        (self.text[start:self.end(children[0])],
+                         self.text[children[-1].extent.start.offset:end]))
 
     def value_of(self, name, depth=0):
         """Is the name that of a constant?"""
@@ -241,39 +281,31 @@ class File:
         if i + 1 < len(tokens) and tokens[i + 1].spelling == '(':
             return
         begin, stop, cursor = header[-1]
-        text = self.src(begin, stop)
-        if cursor.kind == K.DECL_STMT:
-            # Not the size of an array, nor what has to be known when it is compiled.
-            if re.match(r'static\b', text) or '=' not in self.src(begin, start):
-                return
-        if re.search(r'(IS_ENABLED|sizeof)\s*\([^()]*$', self.src(begin, start)):
+        before = self.text[begin:start]
+        # Not the size of an array, nor what has to be known when it is compiled.
+        if cursor.kind == K.DECL_STMT and (before.startswith('static ') or '=' not in before):
+            return
+        if re.search(r'(IS_ENABLED|sizeof)\s*\([^()]*$', before):
             return
         # true + 1 is true
-        self.mutate('constant', start, end, '(',
-                    ' %s lab_mutant(@))' % ('-' if name == 'true' else '+'),
-                    shown='%s[[%s]]%s' % (self.src(begin, start), name, self.src(end, stop)))
+        self.mutate('constant', start, end, '(%s %s 1)' % (name, '-' if name == 'true' else '+'),
+                    shown='%s[[%s]]%s' % (before, name, self.text[end:stop]))
 
     def write(self, tree):
-        out = []
+        out = ['extern unsigned int lab_mutant_nr;\n']
         at = 0
-        points = []
-        for order, (start, end, before, after) in enumerate(self.edits):
-            if before is None:
-                points.append(((start, 1, 0, 0), start, end, after))
-                continue
-            # At one place: what ends there, the inner ones first; then what begins.
-            points.append(((start, 2, -end, order), start, start, before))
-            points.append(((end, 0, -start, -order), end, end, after))
-        for _, start, end, text in sorted(points):
-            out += [self.text[at:start].decode(), text]
-            at = end
-        out.append(self.text[at:].decode())
-        with open(os.path.join(tree, self.name), 'w', encoding='utf-8') as f:
-            f.write('#include <linux/lab_mutant.h>\n')
+        for f in self.functions:
+            if f.variants:
+                out += [self.text[at:f.start], *f.variants, self.text[f.start:f.open + 1],
+                        ' switch (lab_mutant_nr) {%s }' % f.calls]
+                at = f.open + 1
+        out.append(self.text[at:])
+        with open(os.path.join(tree, self.name), 'w', encoding='latin-1') as f:
             f.write(''.join(out))
 
 
 def parse(tree, name, obj):
+    obj = obj or re.sub(r'\.c$', '.o', name)
     directory = os.path.join(tree, 'obj')
     cmd = os.path.join(directory, os.path.dirname(obj), '.' + os.path.basename(obj) + '.cmd')
     with open(cmd, encoding='utf-8') as f:
@@ -296,34 +328,42 @@ def parse(tree, name, obj):
     return unit
 
 
+def hunks(diff):
+    """Of each hunk the first line and the number of lines, old and new, and the new text."""
+    for hunk in re.split(r'^@@ -', diff, flags=re.M)[1:]:
+        place = re.match(r'(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))?', hunk).groups('1')
+        new = [line[1:] for line in hunk.splitlines(True) if line.startswith('+')]
+        yield (*map(int, place), ''.join(new))
+
+
 def changed_lines(tree, base, name):
-    """The numbers of the lines that differ from those of BASE, or None for all."""
-    if subprocess.run(['git', '-C', tree, 'cat-file', '-e', '%s:%s' % (base, name)],
-                      stderr=subprocess.DEVNULL, check=False).returncode:
-        return None
+    """The numbers of the lines that differ from those of BASE."""
     diff = subprocess.run(['git', '-C', tree, 'diff', '-U0', base, 'HEAD', '--', name],
                           stdout=subprocess.PIPE, check=True).stdout.decode()
-    lines = set()
-    for hunk in re.finditer(r'^@@ \S+ \+(\d+)(?:,(\d+))? @@', diff, re.M):
-        first = int(hunk.group(1))
-        lines.update(range(first, first + int(hunk.group(2) or 1)))
-    return lines
+    return {n for _, _, first, count, _ in hunks(diff) for n in range(first, first + count)}
 
 
 def main():
-    if '--help' in sys.argv or len(sys.argv) < 6:
+    if '--help' in sys.argv or len(sys.argv) < 7:
         print(__doc__.strip())
         sys.exit('--help' not in sys.argv and 2)
     base = sys.argv[2]
     # The parser may change the directory.
-    tree, to, table_name = (os.path.abspath(sys.argv[i]) for i in (1, 3, 4))
+    tree, to, table_name, diffs = (os.path.abspath(sys.argv[i]) for i in (1, 3, 4, 5))
     table = []
-    files = []
-    for arg in sys.argv[5:]:
+    files = {}
+    for arg in sys.argv[6:]:
         name, _, obj = arg.partition('=')
-        unit = parse(tree, name, obj or re.sub(r'\.c$', '.o', name))
-        files.append(File(tree, name, changed_lines(tree, base, name), unit, table))
-    for f in files:
+        files[name] = File(tree, name, parse(tree, name, obj), table)
+        files[name].make_mutations(changed_lines(tree, base, name))
+    for mutation in sorted(os.listdir(diffs)):
+        with open(os.path.join(diffs, mutation), encoding='latin-1') as f:
+            breaks, diff = f.read().split('\n', 1)
+        name = re.search(r'^\+\+\+ b/(.*)', diff, re.M).group(1)
+        if name not in files:
+            files[name] = File(tree, name, parse(tree, name, None), table)
+        files[name].add_patch(diff, mutation, breaks)
+    for f in files.values():
         f.write(to)
     with open(table_name, 'w', encoding='utf-8') as f:
         for row in table:
