@@ -21,7 +21,7 @@ help:
 	@echo 'make fuzz           200,000 random operations on the debug kernel [SEED=n OPS=n]'
 	@echo 'make soak HOURS=n   everything at once, for hours'
 	@echo 'make bisect         build, boot and test every commit of the series'
-	@echo 'make compare        the demo and the reproducers on series and stock side by side'
+	@echo 'make compare        the demo, and tests of what it fixes, on stock and series'
 	@echo 'make bench          what it costs, with the series and without: instructions, traps'
 	@echo 'make profile        in which functions [ROW="cycle 256 foreign" KERNEL=series]'
 	@echo 'make lint           shellcheck, checkpatch, sparse'

@@ -11,7 +11,7 @@ CFLAGS := -std=gnu11 -O2 -Wall -Wextra -Werror
 # A dynamic program costs dom0 its libraries' way over 9p.
 LDFLAGS := -static
 
-programs: $(OUT)/aio-demo $(OUT)/pin-cost $(OUT)/reproduce
+programs: $(OUT)/aio-demo $(OUT)/pin-cost
 bench: $(OUT)/bench $(OUT)/count-insns.so
 delay: $(OUT)/delay-at.so
 
