@@ -43,8 +43,8 @@ static void tracefs_write(const char *file, const char *text)
 	int fd;
 
 	snprintf(path, sizeof(path), TRACEFS "%s", file);
-	fd = open(path, O_WRONLY | O_TRUNC);
-	if (fd < 0 || write(fd, text, strlen(text)) != (ssize_t)strlen(text))
+	fd = must_open(path, O_WRONLY | O_TRUNC);
+	if (write(fd, text, strlen(text)) != (ssize_t)strlen(text))
 		err(1, "%s", path);
 	close(fd);
 }
@@ -102,25 +102,36 @@ static struct pins pins_seen(const char *addr, size_t len)
 	return (struct pins){ .fast = all - slow, .slow = slow };
 }
 
+/* A request of the I/O: what one bio holds, or what is left. */
+struct request {
+	char *addr;
+	size_t len;
+	off_t where;
+};
+
 static unsigned int requests_of(const struct io *io)
 {
 	return (io->len + REQUEST_PAGES * PAGE - 1) / (REQUEST_PAGES * PAGE);
 }
 
-static size_t request_len(const struct io *io, unsigned int i)
+static struct request request_of(const struct io *io, unsigned int i)
 {
-	size_t done = i * REQUEST_PAGES * PAGE;
+	size_t done = i * REQUEST_PAGES * PAGE, left = io->len - done;
 
-	return io->len - done < REQUEST_PAGES * PAGE ? io->len - done : REQUEST_PAGES * PAGE;
+	return (struct request){
+		.addr = io->addr + done,
+		.len = left < REQUEST_PAGES * PAGE ? left : REQUEST_PAGES * PAGE,
+		.where = io->where + done,
+	};
 }
 
 static void check_result(const struct io *io, unsigned int i, long res)
 {
-	if (res < 0)
-		errx(1, "%s of request %u: %s", io->write ? "write" : "read", i, strerror(-res));
-	if ((size_t)res != request_len(io, i))
-		errx(1, "%s of request %u: %ld bytes instead of %zu",
-		     io->write ? "write" : "read", i, res, request_len(io, i));
+	size_t len = request_of(io, i).len;
+
+	if (res != (long)len)
+		errx(1, "%s of request %u: %ld instead of %zu bytes: %s",
+		     io->write ? "write" : "read", i, res, len, strerror(res < 0 ? -res : 0));
 }
 
 static void do_libaio(const struct io *io)
@@ -136,14 +147,10 @@ static void do_libaio(const struct io *io)
 	if (ret)
 		errx(1, "io_setup: %s", strerror(-ret));
 	for (unsigned int i = 0; i < n; i++) {
-		size_t done = i * REQUEST_PAGES * PAGE;
+		struct request r = request_of(io, i);
 
-		if (io->write)
-			io_prep_pwrite(&cb[i], io->disk, io->addr + done, request_len(io, i),
-				       io->where + done);
-		else
-			io_prep_pread(&cb[i], io->disk, io->addr + done, request_len(io, i),
-				      io->where + done);
+		(io->write ? io_prep_pwrite : io_prep_pread)(&cb[i], io->disk, r.addr, r.len,
+							     r.where);
 		list[i] = &cb[i];
 	}
 	ret = io_submit(ctx, n, list);
@@ -159,23 +166,18 @@ static void do_libaio(const struct io *io)
 
 static void do_io_uring(const struct io *io, struct io_uring *ring, bool fixed)
 {
+	int op = fixed ? (io->write ? IORING_OP_WRITE_FIXED : IORING_OP_READ_FIXED) :
+			 (io->write ? IORING_OP_WRITE : IORING_OP_READ);
 	unsigned int n = requests_of(io);
 	int ret;
 
 	for (unsigned int i = 0; i < n; i++) {
 		struct io_uring_sqe *sqe = io_uring_get_sqe(ring);
-		size_t done = i * REQUEST_PAGES * PAGE, len = request_len(io, i);
+		struct request r = request_of(io, i);
 
-		if (fixed && io->write)
-			io_uring_prep_write_fixed(sqe, io->disk, io->addr + done, len,
-						  io->where + done, 0);
-		else if (fixed)
-			io_uring_prep_read_fixed(sqe, io->disk, io->addr + done, len,
-						 io->where + done, 0);
-		else if (io->write)
-			io_uring_prep_write(sqe, io->disk, io->addr + done, len, io->where + done);
-		else
-			io_uring_prep_read(sqe, io->disk, io->addr + done, len, io->where + done);
+		io_uring_prep_rw(op, sqe, io->disk, r.addr, r.len, r.where);
+		/* The only registered buffer. */
+		sqe->buf_index = 0;
 		io_uring_sqe_set_data64(sqe, i);
 	}
 	ret = io_uring_submit(ring);
@@ -195,13 +197,11 @@ static void do_io_uring(const struct io *io, struct io_uring *ring, bool fixed)
 
 int main(int argc, char **argv)
 {
-	bool libaio, fixed;
-	struct pins registered = { 0 }, written, read_in;
+	struct pins registered = { 0 }, pins[2];
 	struct io_uring ring;
+	bool libaio, fixed;
 	struct grants g;
-	struct io out, in;
-	size_t len;
-	char *addr;
+	struct io io;
 	int ret;
 
 	if (argc < 7)
@@ -211,20 +211,14 @@ int main(int argc, char **argv)
 	if (!libaio && !fixed && strcmp(argv[1], "io_uring"))
 		errx(2, "unknown engine '%s': libaio, io_uring or io_uring-fixed", argv[1]);
 	g = parse_grants(argv + 5);
-	len = g.count * PAGE;
-	out = (struct io){ .len = len, .write = true,
-			   .where = parse_u32("WRITE-BLOCK", argv[3]) * PAGE };
-	in = (struct io){ .len = len, .where = parse_u32("READ-BLOCK", argv[4]) * PAGE };
-	if (requests_of(&out) > MAX_REQUESTS)
+	if (g.count > MAX_REQUESTS * REQUEST_PAGES)
 		errx(2, "at most %u pages", MAX_REQUESTS * REQUEST_PAGES);
-	in.disk = open(argv[2], O_RDWR | O_DIRECT);
-	if (in.disk < 0)
-		err(1, "%s", argv[2]);
-	out.disk = in.disk;
+	io = (struct io){
+		.disk = must_open(argv[2], O_RDWR | O_DIRECT),
+		.addr = grants_map(&g, g.count),
+		.len = g.count * PAGE,
+	};
 
-	addr = grants_map(gntdev_open(), &g, 0, g.count, PROT_READ | PROT_WRITE);
-	in.addr = addr;
-	out.addr = addr;
 	pins_watch();
 	if (!libaio) {
 		ret = io_uring_queue_init(MAX_REQUESTS, &ring, 0);
@@ -232,7 +226,7 @@ int main(int argc, char **argv)
 			errx(1, "io_uring_queue_init: %s", strerror(-ret));
 	}
 	if (fixed) {
-		struct iovec vec = { .iov_base = addr, .iov_len = len };
+		struct iovec vec = { .iov_base = io.addr, .iov_len = io.len };
 
 		ret = io_uring_register_buffers(&ring, &vec, 1);
 		if (ret == -EOPNOTSUPP) {
@@ -241,30 +235,26 @@ int main(int argc, char **argv)
 		}
 		if (ret)
 			errx(1, "io_uring_register_buffers: %s", strerror(-ret));
-		registered = pins_seen(addr, len);
+		registered = pins_seen(io.addr, io.len);
 	}
-
-	if (libaio)
-		do_libaio(&out);
-	else
-		do_io_uring(&out, &ring, fixed);
-	written = pins_seen(addr, len);
-
-	if (libaio)
-		do_libaio(&in);
-	else
-		do_io_uring(&in, &ring, fixed);
-	read_in = pins_seen(addr, len);
-
+	for (int i = 0; i < 2; i++) {
+		io.write = i == 0;
+		io.where = parse_u32(i ? "READ-BLOCK" : "WRITE-BLOCK", argv[3 + i]) * PAGE;
+		if (libaio)
+			do_libaio(&io);
+		else
+			do_io_uring(&io, &ring, fixed);
+		pins[i] = pins_seen(io.addr, io.len);
+	}
 	if (!libaio)
 		io_uring_queue_exit(&ring);
 	pins_unwatch();
-	if (munmap(addr, len))
+	if (munmap(io.addr, io.len))
 		err(1, "munmap");
 
 	printf("pages=%u engine=%s write_fast=%lu write_slow=%lu", g.count, argv[1],
-	       written.fast, written.slow);
+	       pins[0].fast, pins[0].slow);
 	printf(" read_fast=%lu read_slow=%lu register_fast=%lu register_slow=%lu\n",
-	       read_in.fast, read_in.slow, registered.fast, registered.slow);
+	       pins[1].fast, pins[1].slow, registered.fast, registered.slow);
 	return 0;
 }

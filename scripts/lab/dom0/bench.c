@@ -2,7 +2,7 @@
 /*
  * What mapping, unmapping and I/O cost: the part of scripts/bench in dom0.
  *
- *   bench [-r ROWS] [-d DISK] DOMID REF...
+ *   bench ROWS DISK DOMID REF...
  *
  * Does each piece of work several times, between marks that the plugin
  * count-insns.c sees, and prints a line for each time that a count is done:
@@ -12,16 +12,31 @@
  * the work was done TIMES times with so many PAGES; under the instruction clock
  * the NANOSECONDS are instructions.  "own" pages are granted by dom0 to itself,
  * "foreign" ones are those of the command line, "anonymous" ones not granted at
- * all.  ROWS is a list of rows, with commas, instead of all.  DISK is written to.
+ * all.  ROWS is a list of rows, with commas; "" means all.  DISK is written to.
  */
 #include "../host/bench-marks.h"
-#include "measure.h"
+#include "grant-map.h"
 
 #include <libaio.h>
 #include <liburing.h>
 #include <stdbool.h>
-#include <sys/wait.h>
+#include <time.h>
 #include <xen/gntalloc.h>
+
+/* mm/gup_test.h is not among the kernel's headers for user space. */
+struct gup_test {
+	__u64 get_delta_usec;
+	__u64 put_delta_usec;
+	__u64 addr;
+	__u64 size;
+	__u32 nr_pages_per_call;
+	__u32 gup_flags;
+	__u32 test_flags;
+	__u32 which_pages[8];
+};
+
+#define PIN_FAST_BENCHMARK	_IOWR('g', 2, struct gup_test)
+#define FOLL_WRITE		0x01	/* <linux/mm_types.h> */
 
 /* Xen's; the kernel's header for user space takes it from there. */
 #ifndef GNTCOPY_source_gref
@@ -38,36 +53,37 @@
 #define SIZES		6
 static const unsigned int sizes[SIZES] = { 1, 11, 32, 128, 256, PAGES_MAX };
 static const char *only;
-static const char *disk_path;
 
 struct pages {
 	const char *whose;
 	struct grants g;
 };
 
-static struct pages own = { .whose = "own" };
+static struct pages own = { .whose = "own", .g.domid = 0 };
 static struct pages foreign = { .whose = "foreign" };
 static struct pages anonymous = { .whose = "anonymous" };
 
 static bool wanted(const char *row)
 {
 	size_t len = strlen(row);
-	const char *p;
 
-	if (!only)
-		return true;
-	for (p = only; (p = strstr(p, row)); p += len)
+	for (const char *p = only; (p = strstr(p, row)); p += len)
 		if ((p == only || p[-1] == ',') && (!p[len] || p[len] == ','))
 			return true;
-	return false;
+	return !*only;
 }
 
-/*
- * The first repetition, which finds caches cold, does not count.  Where something
- * has to be done before or after the work, that does not count either.
- */
+static __u64 now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1000000000ULL + t.tv_nsec;
+}
+
 struct work {
 	const char *row;
+	const char *group;	/* -r takes this, too */
 	unsigned int times;
 	void (*before)(void *data);
 	void (*once)(void *data);
@@ -80,32 +96,32 @@ static __u64 work_between_marks(const struct work *work, unsigned int times, voi
 
 	if (work->before)
 		work->before(data);
-	mark_begin();
+	mark('b');
 	start = now();
 	while (times--)
 		work->once(data);
 	time = now() - start;
-	mark_end();
+	mark('e');
 	if (work->after)
 		work->after(data);
 	return time;
 }
 
+/* The first repetition, which finds caches cold, does not count. */
 static void measure(const struct work *work, unsigned int pages, const char *whose,
 		    void *data)
 {
-	bool alone = work->before || work->after;
-	unsigned int i, k;
+	/* What comes before and after the work is not to be counted with it. */
+	unsigned int at_once = work->before || work->after ? 1 : work->times;
 	__u64 time;
 
-	for (i = 0; i <= REPEAT; i++) {
+	if (!wanted(work->row) && !(work->group && wanted(work->group)))
+		return;
+	for (int i = 0; i <= REPEAT; i++) {
 		time = 0;
-		if (alone)
-			for (k = 0; k < work->times; k++)
-				time += work_between_marks(work, 1, data);
-		else
-			time = work_between_marks(work, work->times, data);
-		mark_done();
+		for (unsigned int k = 0; k < work->times; k += at_once)
+			time += work_between_marks(work, at_once, data);
+		mark('d');
 		printf("%s\t%u\t%s\t%u\t%llu%s\n", work->row, pages, whose, work->times,
 		       (unsigned long long)time, i ? "" : "\twarm-up");
 	}
@@ -116,7 +132,6 @@ static void measure(const struct work *work, unsigned int pages, const char *who
 /* Mapping */
 
 struct mapping {
-	const struct pages *pages;
 	struct ioctl_gntdev_map_grant_ref *op;
 	unsigned int count;
 	int fd;
@@ -126,17 +141,11 @@ struct mapping {
 
 static struct mapping mapping_of(const struct pages *pages, unsigned int count)
 {
-	struct mapping m = { .pages = pages, .count = count, .fd = gntdev_open() };
-	unsigned int i;
-
-	m.op = calloc(1, sizeof(*m.op) + count * sizeof(m.op->refs[0]));
-	if (!m.op)
-		err(2, "memory for %u grant references", count);
-	for (i = 0; i < count; i++) {
-		m.op->refs[i].domid = pages->g.domid;
-		m.op->refs[i].ref = pages->g.refs[i];
-	}
-	return m;
+	return (struct mapping){
+		.count = count,
+		.fd = must_open("/dev/xen/gntdev", O_RDWR),
+		.op = map_op(&pages->g, count),
+	};
 }
 
 static void mapping_free(struct mapping *m)
@@ -201,14 +210,12 @@ static void cycle(void *data)
 	forget(data);
 }
 
-static void measure_cycles(const char *row, const struct pages *pages,
-			   unsigned int count)
+static void measure_cycles(const struct pages *pages, unsigned int count)
 {
 	struct mapping m = mapping_of(pages, count);
-	struct work work = { .row = row, .once = cycle };
-
 	/* Long enough for a clock tick not to matter. */
-	work.times = 1 + 2000 / count;
+	struct work work = { .row = "cycle", .times = 1 + 2000 / count, .once = cycle };
+
 	measure(&work, count, pages->whose, &m);
 	mapping_free(&m);
 }
@@ -258,8 +265,7 @@ static void measure_unmap(const struct work *work, const struct pages *pages)
 {
 	struct mapping m = mapping_of(pages, 256);
 
-	if (wanted(work->row))
-		measure(work, m.count, pages->whose, &m);
+	measure(work, m.count, pages->whose, &m);
 	mapping_free(&m);
 }
 
@@ -272,9 +278,14 @@ static char *memory_of(const struct pages *pages, unsigned int count)
 	char *addr;
 
 	if (pages != &anonymous)
-		return grants_map(gntdev_open(), &pages->g, 0, count,
-				  PROT_READ | PROT_WRITE);
-	addr = anonymous_pages(count);
+		return grants_map(&pages->g, count);
+	addr = mmap(NULL, count * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+		    -1, 0);
+	if (addr == MAP_FAILED)
+		err(1, "mmap of %u pages", count);
+	/* One huge page is pinned at once, which no set of grants can match. */
+	if (madvise(addr, count * PAGE, MADV_NOHUGEPAGE) && errno != EINVAL)
+		err(1, "MADV_NOHUGEPAGE");
 	/* Out of order: neighbours among the frames make fewer, longer segments. */
 	for (i = 0; i < count; i++)
 		memset(addr + (i * 7 + 3) % count * PAGE, 1, PAGE);
@@ -300,7 +311,7 @@ static void measure_pins(const struct pages *pages, unsigned int count)
 	struct work work = { .row = "pin", .times = 200, .once = pin };
 	char *addr = memory_of(pages, count);
 	struct pin p = {
-		.fd = gup_open(),
+		.fd = must_open("/sys/kernel/debug/gup_test", O_RDWR),
 		.op = {
 			.addr = (uintptr_t)addr,
 			.size = count * PAGE,
@@ -335,9 +346,7 @@ static void measure_pagemap(void)
 	struct work work = { .row = "mfn-to-pfn", .times = 20, .once = read_pagemap };
 	char *addr = memory_of(&anonymous, PAGES_MAX);
 
-	p.fd = open("/proc/self/pagemap", O_RDONLY);
-	if (p.fd < 0)
-		err(1, "/proc/self/pagemap");
+	p.fd = must_open("/proc/self/pagemap", O_RDONLY);
 	p.where = (uintptr_t)addr / PAGE * sizeof(p.entry[0]);
 	measure(&work, PAGES_MAX, anonymous.whose, &p);
 	close(p.fd);
@@ -362,10 +371,7 @@ static void by_libaio(void *data)
 	struct iocb cb, *list = &cb;
 	struct io_event event;
 
-	if (io->write)
-		io_prep_pwrite(&cb, io->disk, io->addr, io->len, 0);
-	else
-		io_prep_pread(&cb, io->disk, io->addr, io->len, 0);
+	(io->write ? io_prep_pwrite : io_prep_pread)(&cb, io->disk, io->addr, io->len, 0);
 	if (io_submit(io->aio, 1, &list) != 1 ||
 	    io_getevents(io->aio, 1, 1, &event, NULL) != 1 ||
 	    event.res != io->len)
@@ -378,10 +384,8 @@ static void by_io_uring(void *data)
 	struct io_uring_sqe *sqe = io_uring_get_sqe(&io->ring);
 	struct io_uring_cqe *cqe;
 
-	if (io->write)
-		io_uring_prep_write(sqe, io->disk, io->addr, io->len, 0);
-	else
-		io_uring_prep_read(sqe, io->disk, io->addr, io->len, 0);
+	io_uring_prep_rw(io->write ? IORING_OP_WRITE : IORING_OP_READ, sqe, io->disk,
+			 io->addr, io->len, 0);
 	if (io_uring_submit_and_wait(&io->ring, 1) != 1 ||
 	    io_uring_wait_cqe(&io->ring, &cqe) || cqe->res != (int)io->len)
 		errx(1, "io_uring: %s of %zu bytes", io->write ? "write" : "read", io->len);
@@ -391,32 +395,31 @@ static void by_io_uring(void *data)
 static void measure_io(const char *kind, const char *path, const struct pages *pages,
 		       unsigned int count)
 {
-	static struct io io;
+	struct io io = {
+		.disk = must_open(path, O_RDWR | O_DIRECT),
+		.addr = memory_of(pages, count),
+		.len = count * PAGE,
+	};
 	char row[64];
-	int engine;
 
-	io.disk = open(path, O_RDWR | O_DIRECT);
-	if (io.disk < 0)
-		err(1, "%s", path);
-	io.addr = memory_of(pages, count);
-	io.len = count * PAGE;
 	if (io_setup(1, &io.aio) || io_uring_queue_init(1, &io.ring, 0))
 		errx(1, "libaio or io_uring");
-	for (engine = 0; engine < 2; engine++) {
-		for (int write = 1; write >= 0; write--) {
-			struct work work = { .row = row, .times = 1000 / count };
+	for (unsigned int i = 0; i < 4; i++) {
+		bool uring = i / 2;
+		struct work work = {
+			.row = row,
+			.group = i % 2 ? "read" : "write",
+			.times = 1000 / count,
+			.once = uring ? by_io_uring : by_libaio,
+		};
 
-			work.once = engine ? by_io_uring : by_libaio;
-			io.write = write;
-			snprintf(row, sizeof(row), "%s-%s-%s", write ? "write" : "read",
-				 kind, engine ? "io_uring" : "libaio");
-			if (wanted(write ? "write" : "read") || wanted(row))
-				measure(&work, count, pages->whose, &io);
-		}
+		io.write = i % 2 == 0;
+		snprintf(row, sizeof(row), "%s-%s-%s", work.group, kind,
+			 uring ? "io_uring" : "libaio");
+		measure(&work, count, pages->whose, &io);
 	}
 	io_uring_queue_exit(&io.ring);
 	io_destroy(io.aio);
-	io.aio = NULL;
 	munmap(io.addr, io.len);
 	close(io.disk);
 }
@@ -476,10 +479,14 @@ static void only_store(void *data)
 
 static void measure_request(struct request *r, const char *row, void (*once)(void *data))
 {
-	struct work work = { .row = row, .times = 1 + 1000 / r->m.count, .once = once };
+	struct work work = {
+		.row = row,
+		.group = once == copy ? NULL : "request",
+		.times = 1 + 1000 / r->m.count,
+		.once = once,
+	};
 
-	if (wanted(row) || (wanted("request") && once != copy))
-		measure(&work, r->m.count, foreign.whose, r);
+	measure(&work, r->m.count, foreign.whose, r);
 }
 
 static void measure_requests(unsigned int count)
@@ -488,12 +495,12 @@ static void measure_requests(unsigned int count)
 		.m = mapping_of(&foreign, count),
 		.private = memory_of(&anonymous, count),
 		.segments = calloc(count, sizeof(*r.segments)),
-		.disk = open("/dev/ram0", O_RDWR | O_DIRECT),
+		.disk = must_open("/dev/ram0", O_RDWR | O_DIRECT),
 	};
 	unsigned int i;
 
-	if (r.disk < 0 || !r.segments)
-		err(1, "/dev/ram0");
+	if (!r.segments)
+		err(2, "memory for %u segments", count);
 	for (i = 0; i < count; i++) {
 		struct gntdev_grant_copy_segment *s = &r.segments[i];
 
@@ -529,33 +536,20 @@ static void run_shell(void *data)
 		errx(1, "a command failed");
 }
 
-/* The sum of the numbers that follow a word in a file. */
-static long sum_of(const char *path, const char *word)
-{
-	char line[256];
-	long sum = 0, n;
-	FILE *f = fopen(path, "r");
-	char *p;
+#define COUNT_FREE_PAGES \
+	"awk '/ (count:|nr_(free|page_table)_pages) / { n += $2 } END { print n }' /proc/zoneinfo"
 
-	if (!f)
-		err(1, "%s", path);
-	while (fgets(line, sizeof(line), f)) {
-		p = line + strspn(line, " ");
-		if (!strncmp(p, word, strlen(word)) &&
-		    sscanf(p + strlen(word), "%ld", &n) == 1)
-			sum += n;
-	}
-	fclose(f);
-	return sum;
-}
-
-/* Bytes that nobody uses, be they on a CPU's list, but for user page tables. */
+/* Free memory in bytes, also that on the CPUs' lists; user page tables count as free. */
 static long free_bytes(void)
 {
+	long n;
+	FILE *f;
+
 	sleep(1);
-	return (sum_of("/proc/zoneinfo", "nr_free_pages ") +
-		sum_of("/proc/zoneinfo", "count: ")) * PAGE +
-	       sum_of("/proc/meminfo", "PageTables:") * 1024;
+	f = popen(COUNT_FREE_PAGES, "r");
+	if (!f || fscanf(f, "%ld", &n) != 1 || pclose(f))
+		errx(1, "no numbers in /proc/zoneinfo");
+	return n * PAGE;
 }
 
 /*
@@ -590,13 +584,11 @@ static void measure_memory(void)
 static void alloc_own(void)
 {
 	struct ioctl_gntalloc_alloc_gref *op;
-	int fd = open("/dev/xen/gntalloc", O_RDWR);
-	FILE *f = popen("xenstore-read domid", "r");
+	int fd = must_open("/dev/xen/gntalloc", O_RDWR);
 
 	op = calloc(1, sizeof(*op) + PAGES_MAX * sizeof(op->gref_ids[0]));
-	if (fd < 0 || !op || !f || fscanf(f, "%u", &own.g.domid) != 1)
-		err(2, "/dev/xen/gntalloc, or this domain's number");
-	pclose(f);
+	if (!op)
+		err(2, "memory for %u grant references", PAGES_MAX);
 	op->domid = own.g.domid;
 	op->count = PAGES_MAX;
 	op->flags = GNTALLOC_FLAG_WRITABLE;
@@ -616,23 +608,14 @@ int main(int argc, char **argv)
 	const struct work held = { .row = "unmap-one-held", .times = 8,
 				   .before = map_and_pin, .once = unmap,
 				   .after = let_go };
+	const struct work shell = { .row = "shell", .times = 1, .once = run_shell };
 	const struct pages *all[] = { &own, &foreign, &anonymous };
 	unsigned int i, k;
-	int opt;
 
-	while ((opt = getopt(argc, argv, "r:d:")) != -1) {
-		switch (opt) {
-		case 'r':
-			only = optarg;
-			break;
-		case 'd':
-			disk_path = optarg;
-			break;
-		default:
-			errx(2, "usage: bench [-r ROWS] [-d DISK] DOMID REF...");
-		}
-	}
-	foreign.g = parse_grants(argv + optind);
+	if (argc < 5)
+		errx(2, "usage: bench ROWS DISK DOMID REF...");
+	only = argv[1];
+	foreign.g = parse_grants(argv + 3);
 	if (foreign.g.count < PAGES_MAX)
 		errx(2, "%u grants are needed", PAGES_MAX);
 	alloc_own();
@@ -640,33 +623,25 @@ int main(int argc, char **argv)
 
 	for (i = 0; i < 2; i++)
 		for (k = 0; k < SIZES; k++)
-			if (wanted("cycle"))
-				measure_cycles("cycle", all[i], sizes[k]);
+			measure_cycles(all[i], sizes[k]);
 	if (wanted("cycle-many-maps"))
 		measure_many_maps();
 	measure_unmap(&idle, &foreign);
-	/* Without the series a page that is held makes the kernel stumble. */
+	/* A stock kernel corrupts its memory when it unmaps a page that is held. */
 	if (!access(WAITING_PAGES, R_OK))
 		measure_unmap(&held, &foreign);
 	for (i = 0; i < 3; i++)
-		if (wanted("pin"))
-			measure_pins(all[i], 32);
-	if (wanted("mfn-to-pfn"))
-		measure_pagemap();
+		measure_pins(all[i], 32);
+	measure_pagemap();
 	for (i = 1; i < 3; i++) {
 		for (k = 1; k <= 16; k += 15) {
 			measure_io("brd", "/dev/ram0", all[i], k);
-			if (disk_path)
-				measure_io("virtio", disk_path, all[i], k);
+			measure_io("virtio", argv[2], all[i], k);
 		}
 	}
 	for (k = 0; k < 3; k++)
 		measure_requests(sizes[k]);
-	if (wanted("shell")) {
-		struct work work = { .row = "shell", .times = 1, .once = run_shell };
-
-		measure(&work, 0, "none", NULL);
-	}
+	measure(&shell, 0, "none", NULL);
 	if (wanted("memory"))
 		measure_memory();
 	return 0;

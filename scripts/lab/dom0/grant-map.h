@@ -3,9 +3,8 @@
 #define LAB_GRANT_MAP_H
 
 /*
- * Mapping of granted pages through /dev/xen/gntdev, for the lab's programs that
- * run in dom0. They are tools, not tests of error paths: what cannot go wrong on
- * a working machine ends the program.
+ * Maps granted pages through /dev/xen/gntdev, for the lab's programs that run in
+ * dom0.  These are tools: any error ends the program.
  */
 
 #ifndef _GNU_SOURCE
@@ -16,7 +15,6 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/types.h>
-#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -69,34 +67,41 @@ static inline struct grants parse_grants(char **argv)
 	return g;
 }
 
-static inline int gntdev_open(void)
+static inline int must_open(const char *path, int flags)
 {
-	int fd = open("/dev/xen/gntdev", O_RDWR | O_CLOEXEC);
+	int fd = open(path, flags | O_CLOEXEC);
 
 	if (fd < 0)
-		err(2, "/dev/xen/gntdev");
+		err(2, "%s", path);
 	return fd;
 }
 
-/* Maps count references from first on; what it returns is munmap()ed by the caller. */
-static inline void *grants_map(int gntdev, const struct grants *g, __u32 first,
-			       __u32 count, int prot)
+/* The argument of the ioctl for the first count references. */
+static inline struct ioctl_gntdev_map_grant_ref *map_op(const struct grants *g, __u32 count)
 {
 	struct ioctl_gntdev_map_grant_ref *op;
-	void *addr;
 
-	op = calloc(1, offsetof(struct ioctl_gntdev_map_grant_ref, refs) +
-		    count * sizeof(op->refs[0]));
+	op = calloc(1, sizeof(*op) + count * sizeof(op->refs[0]));
 	if (!op)
 		err(2, "memory for %u grant references", count);
 	op->count = count;
 	for (__u32 i = 0; i < count; i++) {
 		op->refs[i].domid = g->domid;
-		op->refs[i].ref = g->refs[first + i];
+		op->refs[i].ref = g->refs[i];
 	}
-	if (ioctl(gntdev, IOCTL_GNTDEV_MAP_GRANT_REF, op))
+	return op;
+}
+
+/* Maps the first count references; the device stays open until the program ends. */
+static inline void *grants_map(const struct grants *g, __u32 count)
+{
+	struct ioctl_gntdev_map_grant_ref *op = map_op(g, count);
+	int fd = must_open("/dev/xen/gntdev", O_RDWR);
+	void *addr;
+
+	if (ioctl(fd, IOCTL_GNTDEV_MAP_GRANT_REF, op))
 		err(2, "IOCTL_GNTDEV_MAP_GRANT_REF of %u pages", count);
-	addr = mmap(NULL, count * PAGE, prot, MAP_SHARED, gntdev, op->index);
+	addr = mmap(NULL, count * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, op->index);
 	if (addr == MAP_FAILED)
 		err(2, "mmap of %u granted pages", count);
 	free(op);

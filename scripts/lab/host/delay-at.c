@@ -5,17 +5,14 @@
  *   -plugin delay-at.so,at=ADDRESS,every=N,us=MICROSECONDS[,then=ADDRESS,times=T]
  *
  * Whenever a virtual CPU gets to the instruction at ADDRESS for the Nth time, it
- * stands still for so long, while the others go on; and the next T times (one,
- * without T) that it gets to the second ADDRESS, once more.  That is for who has to
- * answer interrupts in between before the others can go on.
+ * waits that many microseconds while the others go on; and it waits again the next
+ * T times (default 1) that it gets to the second ADDRESS, for a CPU that has to
+ * answer interrupts before the others can go on.
  */
 #include <stdatomic.h>
-#include <stdio.h>
 #include <unistd.h>
 
 #include "qemu-plugin.h"
-
-PLUGIN_EXPORT int qemu_plugin_version = QEMU_PLUGIN_VERSION;
 
 #define VCPUS_MAX 64
 
@@ -41,14 +38,7 @@ static void visit_then(unsigned int vcpu, void *data)
 	usleep(us);
 }
 
-static void call_when_run(struct qemu_plugin_insn *insn,
-			  void (*call)(unsigned int vcpu, void *data))
-{
-	qemu_plugin_register_vcpu_insn_exec_cb(insn, call, QEMU_PLUGIN_CB_NO_REGS,
-					       NULL);
-}
-
-static void translated(uint64_t id, struct qemu_plugin_tb *tb)
+static void plugin_translated(uint64_t id, struct qemu_plugin_tb *tb)
 {
 	size_t i, n = qemu_plugin_tb_n_insns(tb);
 
@@ -58,33 +48,39 @@ static void translated(uint64_t id, struct qemu_plugin_tb *tb)
 		uint64_t addr = qemu_plugin_insn_vaddr(insn);
 
 		if (addr == at)
-			call_when_run(insn, visit);
+			qemu_plugin_register_vcpu_insn_exec_cb(insn, visit,
+							       QEMU_PLUGIN_CB_NO_REGS, NULL);
 		if (addr == then)
-			call_when_run(insn, visit_then);
+			qemu_plugin_register_vcpu_insn_exec_cb(insn, visit_then,
+							       QEMU_PLUGIN_CB_NO_REGS, NULL);
 	}
 }
 
-PLUGIN_EXPORT int qemu_plugin_install(uint64_t id, const struct qemu_info *info,
-				      int argc, char **argv)
+static bool plugin_argument(const char *name, const char *value)
 {
-	int i;
+	const struct {
+		const char *name;
+		unsigned long long *value;
+		int base;
+	} known[] = {
+		{ "at", &at, 16 },
+		{ "then", &then, 16 },
+		{ "every", &every, 10 },
+		{ "us", &us, 10 },
+		{ "times", &times, 10 },
+		{ NULL }
+	}, *k = known;
+	char *end;
 
-	if (info->max_vcpus > VCPUS_MAX)
-		return -1;
-	for (i = 0; i < argc; i++) {
-		if (sscanf(argv[i], "at=%llx", &at) != 1 &&
-		    sscanf(argv[i], "then=%llx", &then) != 1 &&
-		    sscanf(argv[i], "every=%llu", &every) != 1 &&
-		    sscanf(argv[i], "us=%llu", &us) != 1 &&
-		    sscanf(argv[i], "times=%llu", &times) != 1) {
-			fprintf(stderr, "delay-at: what is %s?\n", argv[i]);
-			return -1;
-		}
-	}
-	if (!at || !every) {
-		fprintf(stderr, "delay-at: see the head of delay-at.c\n");
-		return -1;
-	}
-	qemu_plugin_register_vcpu_tb_trans_cb(id, translated);
-	return 0;
+	while (k->name && strcmp(name, k->name))
+		k++;
+	if (!k->name)
+		return false;
+	*k->value = strtoull(value, &end, k->base);
+	return *value && !*end;
+}
+
+static bool plugin_ready(const struct qemu_info *info)
+{
+	return info->max_vcpus <= VCPUS_MAX && at && every;
 }
