@@ -91,22 +91,16 @@ static struct function *function_at(uint64_t addr)
 
 static void begin(unsigned int vcpu, void *data)
 {
-	(void)vcpu;
-	(void)data;
 	counting = true;
 }
 
 static void end(unsigned int vcpu, void *data)
 {
-	(void)vcpu;
-	(void)data;
 	counting = false;
 }
 
 static void done(unsigned int vcpu, void *data)
 {
-	(void)vcpu;
-	(void)data;
 	fprintf(out, "%llu\t%llu\t%llu\n", insns[USER], insns[KERNEL], insns[XEN]);
 	memset(insns, 0, sizeof(insns));
 	for (size_t i = 0; i < nr_functions; i++) {
@@ -124,7 +118,6 @@ static void block_runs(unsigned int vcpu, void *data)
 {
 	const struct block *b = data;
 
-	(void)vcpu;
 	if (!counting)
 		return;
 	insns[b->mode] += b->insns;
@@ -166,7 +159,6 @@ static void plugin_translated(uint64_t id, struct qemu_plugin_tb *tb)
 	struct block *b = calloc(1, sizeof(*b));
 	size_t i;
 
-	(void)id;
 	if (!b)
 		abort();
 	b->insns = qemu_plugin_tb_n_insns(tb);

@@ -22,7 +22,6 @@ static unsigned long long stops_left[VCPUS_MAX];
 
 static void visit(unsigned int vcpu, void *data)
 {
-	(void)data;
 	if (atomic_fetch_add(&visits, 1) % every != every - 1)
 		return;
 	usleep(us);
@@ -31,7 +30,6 @@ static void visit(unsigned int vcpu, void *data)
 
 static void visit_then(unsigned int vcpu, void *data)
 {
-	(void)data;
 	if (!stops_left[vcpu])
 		return;
 	stops_left[vcpu]--;
@@ -42,7 +40,6 @@ static void plugin_translated(uint64_t id, struct qemu_plugin_tb *tb)
 {
 	size_t i, n = qemu_plugin_tb_n_insns(tb);
 
-	(void)id;
 	for (i = 0; i < n; i++) {
 		struct qemu_plugin_insn *insn = qemu_plugin_tb_get_insn(tb, i);
 		uint64_t addr = qemu_plugin_insn_vaddr(insn);

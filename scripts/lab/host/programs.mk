@@ -22,8 +22,8 @@ bench: $(OUT)/bench $(OUT)/count-insns.so
 delay: $(OUT)/delay-at.so
 
 $(OUT)/%.so: $(SRC)host/%.c $(SRC)host/bench-marks.h $(SRC)host/qemu-plugin.h $(THIS) | $(OUT)
-	$(CC) $(CFLAGS) -DQEMU_PLUGIN_VERSION=$(PLUGIN_VERSION) -fPIC -shared \
-		-fvisibility=hidden -o $@.new $<
+	$(CC) $(CFLAGS) -Wno-unused-parameter -DQEMU_PLUGIN_VERSION=$(PLUGIN_VERSION) -fPIC \
+		-shared -fvisibility=hidden -o $@.new $<
 	mv $@.new $@
 
 $(OUT)/%: $(SRC)dom0/%.c $(SRC)dom0/grant-map.h $(SRC)host/bench-marks.h $(THIS) | $(OUT)

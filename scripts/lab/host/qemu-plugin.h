@@ -73,8 +73,6 @@ static void plugin_translated(uint64_t id, struct qemu_plugin_tb *tb);
 PLUGIN_EXPORT int qemu_plugin_version = QEMU_PLUGIN_VERSION;
 
 /* QEMU calls this one. */
-int qemu_plugin_install(uint64_t id, const struct qemu_info *info, int argc, char **argv);
-
 PLUGIN_EXPORT int qemu_plugin_install(uint64_t id, const struct qemu_info *info, int argc,
 				      char **argv)
 {
