@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * "$DOMU VERB ...": dom0's hand on the guest that dom0-run started. The
- * verbs are in dom0-run --help; most are a request to guest-agent.c.
+ * "$DOMU VERB ...": acts on the guest that dom0-run started. The verbs are in
+ * dom0-run --help; most are a request to guest-agent.c.
  *
  * "mapped" asks Xen: an entry of the guest's grant table has its reading or
- * writing flag set as long as somebody holds it mapped. The table is read
- * through XENMEM_acquire_resource, which Xen refuses for the caller's own
- * domain and may refuse for a dying one; then the text of debug key "g" is
- * parsed. Only references from 8 on count. Those below are reserved for the
- * console's and xenstore's rings, whose daemons hold them mapped at all times.
+ * writing flag set as long as it is mapped. The table is read through
+ * XENMEM_acquire_resource. Xen refuses this for the caller's own domain and may
+ * refuse it for a dying one; the text of debug key "g" is parsed instead. Only
+ * references from 8 on count. Those below are reserved for the rings of console
+ * and xenstore, whose daemons always map them.
  */
-#include <stdarg.h>
-#include <time.h>
+#include <err.h>
+#include <poll.h>
+#include <stdint.h>
 #include <sys/mman.h>
 #include <xenctrl.h>
 #include <xenforeignmemory.h>
@@ -24,119 +25,96 @@
 
 static int domid;
 
-__attribute__((noreturn, format(printf, 1, 2)))
-static void die(const char *fmt, ...)
-{
-	va_list ap;
-
-	va_start(ap, fmt);
-	fputs("domu: ", stderr);
-	vfprintf(stderr, fmt, ap);
-	fputc('\n', stderr);
-	va_end(ap);
-	exit(126);
-}
-
-static double now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec + t.tv_nsec / 1e9;
-}
-
 static xc_interface *xc_get(void)
 {
 	xc_interface *xc = xc_interface_open(NULL, NULL, 0);
 
 	if (!xc)
-		die("cannot talk to Xen (is this dom0?)");
+		errx(126, "cannot talk to Xen (is this dom0?)");
 	return xc;
 }
 
-/* 1: runs; 0: is there, shut down or dying; -1: is gone */
-static int guest_state(xc_interface *xc)
+static bool guest_runs(xc_interface *xc)
 {
 	xc_domaininfo_t info;
 
-	if (xc_domain_getinfolist(xc, domid, 1, &info) != 1 ||
-	    info.domain != domid)
-		return -1;
-	return !(info.flags & (XEN_DOMINF_shutdown | XEN_DOMINF_dying));
+	return xc_domain_getinfolist(xc, domid, 1, &info) == 1 && info.domain == domid &&
+	       !(info.flags & (XEN_DOMINF_shutdown | XEN_DOMINF_dying));
 }
 
-static struct xs *store_get(char *data, size_t size)
+static struct xs_handle *store_get(void)
 {
-	struct xs *xs = xs_connect();
+	struct xs_handle *xs = xs_open(0);
 
 	if (!xs)
-		die("/dev/xen/xenbus: %s", strerror(errno));
-	snprintf(data, size, "/local/domain/%d/data", domid);
+		err(126, "xenstore");
 	return xs;
 }
 
-/* Waits for the node to appear; limit < 0: as long as the guest runs */
-static void wait_node(struct xs *xs, const char *node, double limit)
+/* Returns when the node has a value, and fails if the guest does not run (any more) */
+static void wait_node(struct xs_handle *xs, const char *node)
 {
-	char value[XENSTORE_PAYLOAD_MAX + 1], path[256];
+	struct pollfd watch = { .fd = watch_open(node), .events = POLLIN };
 	xc_interface *xc = xc_get();
-	double start = now();
+	unsigned int len;
+	char *value, path[XENSTORE_PAYLOAD_MAX];
+	bool there;
 
-	if (xs_observe(xs, node))
-		die("watch of %s: %s", node, strerror(errno));
-	while (xs_get(xs, node, value) < 0) {
-		if (limit >= 0 && now() - start > limit)
-			die("guest %d gave no answer in %.0f s", domid, limit);
-		if (!xs_event(xs, path, sizeof(path), 1000) &&
-		    guest_state(xc) != 1)
-			die("guest %d does not run (any more)", domid);
+	if (watch.fd < 0)
+		err(126, "watch of %s", node);
+	for (;;) {
+		value = xs_read(xs, XBT_NULL, node, &len);
+		there = value && len;
+		free(value);
+		if (there)
+			break;
+		if (poll(&watch, 1, 1000) > 0 && watch_read(watch.fd, path))
+			continue;
+		if (!guest_runs(xc))
+			errx(126, "guest %d does not run (any more)", domid);
 	}
+	close(watch.fd);
 	xc_interface_close(xc);
 }
 
-static int request(int argc, char **argv, double limit)
+/* @verb: a name and its arguments, with NULL after them; @wait: for the answer */
+static int request(char **verb, bool wait)
 {
-	struct message req = { NULL, 0 }, rsp;
-	char data[64], slot[32], path[128];
-	struct xs *xs = store_get(data, sizeof(data));
-	int i, status = 126, tries;
-	size_t at = 0;
-	char *line;
+	char *text, *rest, slot[32], req[64], rsp[64], path[128];
+	struct xs_handle *xs = store_get();
+	FILE *out;
+	size_t len;
 
-	for (i = 0; i < argc; i++)
-		message_add(&req, argv[i], strlen(argv[i]) + 1);
+	out = open_memstream(&text, &len);
+	for (; out && *verb; verb++)
+		fwrite(*verb, strlen(*verb) + 1, 1, out);
+	if (!out || fclose(out))
+		err(126, "request");
 
-	snprintf(slot, sizeof(slot), "s%d", getpid());
-	if (message_send(xs, data, slot, "req", &req))
-		die("cannot write the request into xenstore: %s",
-		    strerror(errno));
-	snprintf(path, sizeof(path), "%s/lab/%s/rsp", data, slot);
-	wait_node(xs, path, limit);
-	if (message_receive(xs, data, slot, "rsp", &rsp))
-		die("cannot read the answer from xenstore: %s",
-		    strerror(errno));
+	snprintf(slot, sizeof(slot), "%d", getpid());
+	snprintf(req, sizeof(req), "/local/domain/%d/data/req", domid);
+	snprintf(rsp, sizeof(rsp), "/local/domain/%d/data/rsp", domid);
+	if (!message_send(xs, req, slot, text, len))
+		err(126, "cannot write the request into xenstore");
+	if (!wait)
+		return 0;
+	snprintf(path, sizeof(path), "%s/%s", rsp, slot);
+	wait_node(xs, path);
+	text = message_receive(xs, rsp, slot, &len);
+	rest = text ? memchr(text, '\n', len) : NULL;
+	if (!rest)
+		err(126, "cannot read the answer from xenstore");
+	xs_rm(xs, XBT_NULL, path);
 
-	snprintf(path, sizeof(path), "%s/lab/%s", data, slot);
-	for (tries = 0; tries < 2; tries++) {
-		xs_remove(xs, path);
-		snprintf(path, sizeof(path), "%s/chunk/%s", data, slot);
-	}
-
-	line = memchr(rsp.data, '\n', rsp.len);
-	if (line) {
-		*line = 0;
-		at = line + 1 - rsp.data;
-		if (strcmp(rsp.data, "E"))
-			status = atoi(rsp.data);
-	}
-	if (status == 126 && line && !strcmp(rsp.data, "E")) {
-		fprintf(stderr, "domu: guest: %s", rsp.data + at);
+	*rest++ = 0;
+	if (!strcmp(text, "E")) {
+		fprintf(stderr, "domu: guest: %s", rest);
 		return 126;
 	}
-	if (fwrite(rsp.data + at, 1, rsp.len - at, stdout) != rsp.len - at ||
+	if (fwrite(rest, 1, text + len - rest, stdout) != (size_t)(text + len - rest) ||
 	    fflush(stdout))
-		die("write: %s", strerror(errno));
-	return status;
+		err(126, "write");
+	return atoi(text);
 }
 
 static long mapped_by_table(xc_interface *xc, int id)
@@ -193,11 +171,11 @@ static long mapped_by_debug_key(xc_interface *xc, int id)
 
 	if (xc_readconsolering(xc, text, &len, 1, 0, &index) ||
 	    xc_send_debug_keys(xc, "g"))
-		die("debug key g: %s", strerror(errno));
+		err(126, "debug key g");
 	len = sizeof(text) - 1;
 	index = 0;
 	if (xc_readconsolering(xc, text, &len, 0, 0, &index))
-		die("Xen's console ring: %s", strerror(errno));
+		err(126, "Xen's console ring");
 	text[len] = 0;
 
 	for (line = text; line && *line; line = next) {
@@ -220,7 +198,7 @@ static long mapped_by_debug_key(xc_interface *xc, int id)
 			count++;
 	}
 	if (!ended)
-		die("the answer to debug key g is not whole; Xen's conring_size= is too small");
+		errx(126, "part of debug key g is lost; Xen's conring_size= is too small");
 	return seen ? count : 0;
 }
 
@@ -235,61 +213,42 @@ static int mapped(int id)
 	return 0;
 }
 
-static int wait_down(double limit)
-{
-	xc_interface *xc = xc_get();
-	double start = now();
-
-	while (guest_state(xc) == 1) {
-		if (now() - start > limit)
-			die("guest %d still runs after %.0f s", domid, limit);
-		usleep(50000);
-	}
-	return 0;
-}
-
 static const char usage[] =
 	"usage: $DOMU grant N [ro] | sha256 REF... | release REF... |\n"
-	"             mapped [DOMID] | run PROGRAM [ARG]... | stop | destroy\n"
+	"             mapped [DOMID] | run PROGRAM [ARG]... | console | stop | destroy\n"
 	"see scripts/dom0-run --help\n";
 
 int main(int argc, char **argv)
 {
 	const char *verb = argc > 1 ? argv[1] : "", *env = getenv("DOMU_ID");
-	char data[64], path[128];
-	struct xs *xs;
+	xc_interface *xc;
+	char text[64];
 
 	domid = env ? atoi(env) : -1;
-	if (!strcmp(verb, "mapped") && (argc == 3 || (argc == 2 && domid > 0)))
+	if (!strcmp(verb, "mapped") && (argc == 3 || domid > 0))
 		return mapped(argc == 3 ? atoi(argv[2]) : domid);
 	if (!*verb) {
 		fputs(usage, stderr);
 		return 126;
 	}
 	if (domid <= 0)
-		die("DOMU_ID is not set: no guest (dom0-run --domu starts one)");
+		errx(126, "DOMU_ID is not set: no guest (dom0-run --domu starts one)");
 
-	if (!strcmp(verb, "wait") && argc == 2) {
-		xs = store_get(data, sizeof(data));
-		snprintf(path, sizeof(path), "%s/lab/ready", data);
-		wait_node(xs, path, -1);
+	if (!strcmp(verb, "wait")) {
+		snprintf(text, sizeof(text), "/local/domain/%d/data/ready", domid);
+		wait_node(store_get(), text);
 		return 0;
 	}
-	if ((!strcmp(verb, "grant") && (argc == 3 || argc == 4)) ||
-	    (!strcmp(verb, "sha256") && argc > 2) ||
-	    (!strcmp(verb, "release") && argc > 2))
-		return request(argc - 1, argv + 1, 60);
-	if (!strcmp(verb, "run") && argc > 2)
-		return request(argc - 1, argv + 1, -1);
-	if (!strcmp(verb, "stop") && argc == 2) {
-		int status = request(argc - 1, argv + 1, 30);
-
-		return status ? status : wait_down(30);
+	if (!strcmp(verb, "stop")) {
+		/* No answer comes from a guest that is down. */
+		request((char *[]){ "run", "reboot", "-f", NULL }, false);
+		for (xc = xc_get(); guest_runs(xc); )
+			usleep(50000);
+		return 0;
 	}
-	if (!strcmp(verb, "destroy") && argc == 2) {
-		snprintf(path, sizeof(path), "xl destroy %d", domid);
-		return system(path) ? 126 : 0;
+	if (!strcmp(verb, "console") || !strcmp(verb, "destroy")) {
+		snprintf(text, sizeof(text), "xl %s %d", verb, domid);
+		return system(text) ? 126 : 0;
 	}
-	fputs(usage, stderr);
-	return 126;
+	return request(argv + 1, true);
 }
