@@ -12,11 +12,9 @@
 #	TREE	the work tree of BASE
 #	OUT	where everything made of that goes
 #
-# and gives say, die, usage_error, arguments, number, svg_to_keep, consoles_of, scratch, step,
-# need_space.
-# A script sources this first, so that what the caller's environment happens to
-# hold (a make's flags, a cross compiler, a git hook's repository) does not
-# reach the programs it runs.
+# and gives the functions below. A script sources this first, so that what the
+# caller's environment happens to hold (a make's flags, a cross compiler, a git hook's
+# repository) does not reach the programs it runs.
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../.." && pwd)
 BUILD=${BUILD:-$ROOT/build}
@@ -145,6 +143,20 @@ scratch()
 	trap 'rm -rf "${_scratch[@]}"' EXIT
 }
 
+# end_process PID: with SIGTERM, and after 5 s with SIGKILL; -PID is a process group
+end_process()
+{
+	local n=0
+
+	kill -TERM -- "$1" 2>/dev/null || true
+	while kill -0 -- "$1" 2>/dev/null && [ $n -lt 50 ]; do
+		sleep 0.1
+		n=$((n + 1))
+	done
+	kill -KILL -- "$1" 2>/dev/null || true
+	wait "${1#-}" 2>/dev/null || true
+}
+
 _step_pid=
 
 _step_stop()
@@ -183,12 +195,7 @@ run_limited()
 	while kill -0 "$_step_pid" 2>/dev/null; do
 		SECS=$((SECONDS - start))
 		if [ "$SECS" -ge "$limit" ]; then
-			kill -TERM -- "-$_step_pid" 2>/dev/null || true
-			for _ in 1 2 3 4 5 6 7 8 9 10; do
-				kill -0 "$_step_pid" 2>/dev/null || break
-				sleep 0.5
-			done
-			kill -KILL -- "-$_step_pid" 2>/dev/null || true
+			end_process "-$_step_pid"
 			RC=124
 			break
 		fi
@@ -205,11 +212,7 @@ run_limited()
 		*) [ "$SECS" -lt 5 ] || nap=0.5 ;;
 		esac
 	done
-	if [ "$RC" = 124 ]; then
-		wait "$_step_pid" 2>/dev/null || true
-	else
-		wait "$_step_pid" || RC=$?
-	fi
+	[ "$RC" = 124 ] || wait "$_step_pid" || RC=$?
 	_step_pid=
 	trap - INT TERM HUP
 	SECS=$((SECONDS - start))
