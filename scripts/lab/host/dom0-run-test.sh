@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=bash
 #
-# Sourced by the tests of dom0-run. Gives dom0_run, which keeps the exit status
-# in RC, the streams in $TMP/out and $TMP/err, and shows them; and fake_qemu,
-# which puts a script in QEMU's place, so that a test of what dom0-run does
-# about a machine needs no machine.
+# Sourced by the tests of dom0-run. Gives dom0_run, which keeps the exit status in RC and
+# the streams in $TMP/out and $TMP/err, and shows them; ends_with STATUS ARG..., which does
+# so and wants that status; and fake_qemu, which puts a script in QEMU's place, so that a
+# test of what dom0-run does about a machine needs no machine.
 
 # shellcheck source=scripts/lab/host/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -28,6 +28,15 @@ dom0_run()
 	echo "--- dom0-run ended with $RC after $((SECONDS - start)) s: $*"
 	sed 's/^/out: /' "$TMP/out"
 	sed 's/^/err: /' "$TMP/err"
+}
+
+ends_with()
+{
+	local status=$1
+
+	shift
+	dom0_run "$@"
+	[ "$RC" = "$status" ] || fail "exit status $RC, not $status"
 }
 
 # fake_qemu: its standard input is the script's body, which finds itself in
