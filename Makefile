@@ -6,35 +6,44 @@
 .NOTPARALLEL:
 MAKEFLAGS += --no-print-directory
 
+define HELP
+Use
+  make run          build what is needed, boot it, run the demo: ends with a table
+  make compare      the demo, and tests of what it fixes, on stock and series
+  make check        build what is needed, run the tests [TEST="NAME..."]
+                    LONG=1 those that take long, too
+                    KERNEL=debug on a kernel that checks itself (lockdep, DEBUG_VM, ...),
+                    KERNEL=kasan with KASAN, KERNEL=kcsan data races, or another one
+                    of scripts/configs/; KERNEL=stock which selftests fail there
+  make proof        run everything, hours, that has not passed for the code as it is;
+                    then print when each was proven. It can be interrupted
+
+Review
+  make series       write the mail-ready patches to build/mail/ [GROUP=name]
+  make send-test    send them to this machine, and apply what arrives
+  make bisect       build, boot and test every commit of the series
+  make bench        what it costs, with the series and without: instructions, traps
+                    PROFILE="cycle 256 foreign" in which functions [KERNEL=series]
+  make mutations    break the series, change by change: do the tests fail?
+                    SAMPLE=n n of the ways that a program finds [SEED=n]
+  make lint         shellcheck, checkpatch, sparse
+
+Hack
+  make tree         make or update the work tree build/linux-BASE, to edit the series in
+  make save         write its commits back to series/ and the new files
+  make kernels      build the kernels series and stock
+  make setup        install the Debian packages that are missing
+  make clean        remove build/, unless edits in a work tree are not saved
+
+BASE=mainline, BASE=6.1: the same for another kernel than 6.12, which is the
+default. LINUX=DIRECTORY: for a kernel tree of your own.
+
+Tests that only run by name or in "make proof", hours each: check-configs check-stock
+bisect coverage mutations, and soak [HOURS=n].
+endef
+
 help:
-	@echo 'make run            build what is needed, boot it, run the demo: ends with a table'
-	@echo 'make check          build what is needed, run the tests [TEST="NAME..."]'
-	@echo 'make check-long     the tests that take long, too'
-	@echo 'make check-stock    the kernel tests on the stock kernel: which of them fail there'
-	@echo 'make check-debug    the tests on a kernel that checks itself (lockdep, DEBUG_VM, ...)'
-	@echo 'make check-kasan    the tests on a kernel with KASAN'
-	@echo 'make check-kcsan    look for data races with KCSAN'
-	@echo 'make check-configs  compile the series with other configurations, boot some [BOOT=]'
-	@echo 'make check-mutations  break the series, change by change: do the tests notice?'
-	@echo 'make mutants        the same in every small way there is, by machine [SAMPLE=n SEED=n]'
-	@echo 'make coverage       which lines of the series do the tests run?'
-	@echo 'make fuzz           200,000 random operations on the debug kernel [SEED=n OPS=n]'
-	@echo 'make soak HOURS=n   everything at once, for hours'
-	@echo 'make bisect         build, boot and test every commit of the series'
-	@echo 'make compare        the demo, and tests of what it fixes, on stock and series'
-	@echo 'make bench          what it costs, with the series and without: instructions, traps'
-	@echo 'make profile        in which functions [ROW="cycle 256 foreign" KERNEL=series]'
-	@echo 'make lint           shellcheck, checkpatch, sparse'
-	@echo 'make setup          install the Debian packages that are missing'
-	@echo 'make kernels        build the kernels series and stock'
-	@echo 'make tree           make or update the work tree build/linux-BASE, to edit the series in'
-	@echo 'make save           write its commits back to series/ and the new files'
-	@echo 'make series         write the mail-ready patches to build/mail/ [GROUP=name]'
-	@echo 'make send-test      really send them, to this machine, and apply what arrives'
-	@echo 'make clean          remove build/, unless edits in a work tree are not saved'
-	@echo
-	@echo 'BASE=mainline, BASE=6.1: the same for another kernel than 6.12, which is the'
-	@echo 'default. LINUX=DIRECTORY: for a kernel tree of your own.'
+	$(info $(HELP))@:
 
 setup:
 	@scripts/setup
@@ -63,48 +72,24 @@ run: kernel-series
 compare: kernels
 	@scripts/compare
 
+ifeq ($(KERNEL),stock)
 check:
-	@scripts/check $(TEST)
+	@scripts/check-stock $(TEST)
+else
+# KCSAN finds races in every kernel, which fail any other test.
+check: TEST ?= $(if $(filter kcsan,$(KERNEL)),data-races)
+check:
+	@scripts/check $(if $(LONG),--long) $(if $(KERNEL),--kernel $(KERNEL)) $(TEST)
+endif
 
-check-long:
-	@scripts/check --long $(TEST)
-
-check-debug:
-	@scripts/check --kernel debug $(TEST)
-
-check-kasan:
-	@scripts/check --kernel kasan $(TEST)
-
-check-kcsan:
-	@scripts/check --kernel kcsan $(or $(TEST),data-races)
-
-check-configs:
-	@scripts/check-configs $(if $(filter-out undefined,$(origin BOOT)),$(BOOT),--boot)
-
-check-mutations: kernel-series
-	@scripts/check-mutations
-
-mutants: kernel-series
-	@scripts/check-mutations --machine $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED))
-
-coverage:
-	@scripts/coverage $(TEST)
-
-fuzz:
-	@scripts/check --kernel debug fuzz-long
-
-soak: kernel-series
-	@scripts/soak $(HOURS)
+proof:
+	@scripts/check --proof
 
 bench: kernels
-	@scripts/bench
+	@scripts/bench $(if $(PROFILE),--profile $(PROFILE) $(KERNEL))
 
-ROW = cycle 256 foreign
-profile: kernels
-	@scripts/bench --profile $(ROW) $(KERNEL)
-
-check-stock: kernels
-	@scripts/check-stock $(TEST)
+mutations: kernel-series
+	@scripts/check-mutations $(if $(SAMPLE),--machine --sample $(SAMPLE)) $(if $(SEED),--seed $(SEED))
 
 bisect:
 	@scripts/bisect
@@ -115,6 +100,5 @@ lint: setup
 clean:
 	@scripts/clean
 
-.PHONY: help setup tree save series send-test kernel-series kernels run compare check \
-	check-long check-debug check-kasan check-kcsan check-configs \
-	check-mutations mutants coverage fuzz soak bench profile check-stock bisect lint clean
+.PHONY: help setup tree save series send-test kernel-series kernels run compare check proof \
+	bench mutations bisect lint clean

@@ -3,38 +3,11 @@
 #
 # Sourced in dom0 by the tests of backends: backend.sh CLASS, of which xenstore knows the
 # devices (vbd or vif).
-set -eu
+# shellcheck source=scripts/lab/dom0/lib.sh
+. ./lib.sh
+set -e
 class=$1
 tracing=/sys/kernel/tracing
-retired=/sys/kernel/debug/xen-grant-unmap/retired
-
-fail()
-{
-	echo "$*"
-	xenstore-ls -f "/local/domain/0/backend/$class" || true
-	busybox ifconfig -a
-	dmesg | tail -n 20
-	exit 1
-}
-
-# within SECONDS WHAT COMMAND...: until the command succeeds
-within()
-{
-	local end=$((SECONDS + $1)) what=$2
-
-	shift 2
-	until "$@"; do
-		[ $SECONDS -lt $end ] || fail "not in time: $what"
-		sleep 0.1
-	done
-}
-
-# mapped TEST NUMBER: Xen's count of mapped grants of the guest, which is left in $n
-mapped()
-{
-	n=$(timeout 20 "$DOMU" mapped) || fail "nobody knows how many grants are mapped"
-	test "$n" "$1" "$2"
-}
 
 guest()
 {
@@ -61,7 +34,8 @@ detached()
 # probe FUNCTION; calls FUNCTION: how often it was called since
 probe()
 {
-	echo "p:$1 $1" >>$tracing/kprobe_events
+	echo "p:$1 $1" >>$tracing/kprobe_events ||
+		fail "there is no probe in $1 (CONFIG_KPROBE_EVENTS)"
 	echo 1 >"$tracing/events/kprobes/$1/enable"
 }
 
@@ -72,11 +46,10 @@ calls()
 
 nothing_is_retired()
 {
-	[ "$(($(cat $retired)))" = 0 ] || fail "pages are retired: $(cat $retired)"
+	[ "$(retired)" = 0 ] || fail "pages are retired: $(retired)"
 	echo "all right"
 }
 
-[ -r $retired ] || fail "no $retired: not a kernel of the series"
-[ -w $tracing/kprobe_events ] || fail "the kernel has no CONFIG_KPROBE_EVENTS"
+retired >/dev/null
 mapped -ge 0
 before=$n

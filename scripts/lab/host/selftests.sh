@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=bash
 #
-# Sourced after common.sh by what runs the kernel selftests. Gives
+# Sourced by what runs the kernel selftests; sources common.sh, if that is not done.
 #
 #	build_selftests		builds the programs of tools/testing/selftests/xen,
 #				where that is not done, and sets SELFTESTS to
@@ -10,38 +10,50 @@
 #				the same for programs that lie elsewhere
 #	build_selftests_arm64	the same for arm64, with the cross compiler that
 #				scripts/setup --arm64 installs
+#	in_dom0 PROGRAM [OPTION]... [-- ARGUMENT...]
+#				runs a program of scripts/lab/dom0 in dom0, or one of
+#				the selftests. The OPTIONs are those of dom0-run, where
+#				the name of a selftest stands for its file
+#	tap COMMAND...		shows the output of COMMAND and fails unless that is
+#				the TAP of tests that all passed; keeps it in
+#				$SCRATCH/tap
+#	tap_verdict LOG		fails, saying why, unless LOG is such TAP
+#	selftests_run [guest|granted] [OPTION]... -- "PROGRAM [ARGUMENT]..."...
+#				does both with selftests; where: see lab/dom0/selftests
 #	skip_auto_translated	arguments for gntdev_unmap in an auto-translated
 #				domain, with what differs there
-#	tap_verdict LOG		reads the TAP of one or more programs and fails,
-#				saying why, unless every test in it passed
-#	tap_run ARGUMENT...	calls dom0-run, shows what it brings back and fails
-#				unless that is the TAP of tests that all passed
-#	selftests_run [OPTION]... -- "PROGRAM [ARGUMENT]..."...
-#				builds the programs and does the same with them, in
-#				dom0; the OPTIONs are those of dom0-run
+#	pass_on_stock		tests of gntdev_unmap that pass without the series
 #
 # The programs are built by the kernel's own rules, from where they lie: the
 # kernel's tree is asked only for its lib.mk, its harness and its headers.
 
+# shellcheck source=scripts/lab/host/common.sh
+declare -F die >/dev/null || . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
 # Grants are mapped there until the map object goes, so parts of them cannot be
 # unmapped; and the PTEs are ordinary ones, which fork() copies and mprotect()
 # changes.
-skip_auto_translated=
-for name in partial_munmap_leaves_the_rest_usable \
-	partial_munmaps_with_several_pinned_pages \
-	a_mapping_put_over_it_keeps_the_data \
-	madv_dontneed_keeps_the_data \
-	madv_dontneed_returns_idle_grants_at_once \
-	mremap_can_shrink_and_cannot_grow \
-	exec_keeps_the_data_in_flight \
-	the_oom_reaper_keeps_the_data \
-	fork_does_not_copy_the_mapping \
-	fork_after_madv_dofork_does_not_copy_it_either \
-	mprotect_of_a_writable_mapping_is_refused \
-	mprotect_of_a_part_is_refused \
-	mprotect_across_a_mapping_leaves_it; do
-	skip_auto_translated+=" -T $name"
-done
+# shellcheck disable=SC2034 # for the tests
+skip_auto_translated=$(printf ' -T %s' \
+	partial_munmap_leaves_the_rest_usable partial_munmaps_with_several_pinned_pages \
+	a_mapping_put_over_it_keeps_the_data madv_dontneed_keeps_the_data \
+	madv_dontneed_returns_idle_grants_at_once mremap_can_shrink_and_cannot_grow \
+	exec_keeps_the_data_in_flight the_oom_reaper_keeps_the_data \
+	fork_does_not_copy_the_mapping fork_after_madv_dofork_does_not_copy_it_either \
+	mprotect_of_a_writable_mapping_is_refused mprotect_of_a_part_is_refused \
+	mprotect_across_a_mapping_leaves_it)
+
+# For scripts/bisect, before a commit has the selftests. scripts/check-stock fails if
+# one of them does not pass.
+# shellcheck disable=SC2034
+pass_on_stock=(munmap_returns_idle_grants_at_once partial_munmap_leaves_the_rest_usable
+	madv_dontneed_returns_idle_grants_at_once fork_does_not_copy_the_mapping
+	get_offset_for_vaddr_tells_the_whole_map wrong_mmap_calls_are_refused
+	mprotect_to_the_same_is_allowed advice_leaves_the_mapping_usable
+	reading_proc_leaves_the_mapping_usable a_bad_ref_in_the_middle_maps_nothing
+	a_bad_ref_at_either_end_maps_nothing a_bad_domid_maps_nothing
+	notify_clears_the_byte_at_munmap notify_reaches_the_owner_when_the_process_dies
+	notify_cannot_clear_a_byte_it_may_not_write)
 
 build_selftests()
 {
@@ -121,12 +133,33 @@ tap_verdict()
 	}' "$1"
 }
 
-tap_run()
+in_dom0()
+{
+	local program=$1 options=()
+
+	shift
+	build_selftests
+	while [ $# -gt 0 ] && [ "$1" != -- ]; do
+		case $1 in
+		gntdev_*) options+=("$SELFTESTS/$1") ;;
+		*) options+=("$1") ;;
+		esac
+		shift
+	done
+	case $program in
+	gntdev_*) options+=(--put "$SELFTESTS/$program") ;;
+	*) options+=(--put "$ROOT/scripts/lab/dom0/lib.sh" --put "$ROOT/scripts/lab/dom0/$program") ;;
+	esac
+	"$ROOT/scripts/dom0-run" "${options[@]}" -- \
+		env SLOWER="${SLOWER:-1}" "./$program" "${@:2}"
+}
+
+tap()
 {
 	local rc=0
 
 	scratch
-	"$ROOT/scripts/dom0-run" "$@" >"$SCRATCH/tap" 2>&1 || rc=$?
+	("$@") >"$SCRATCH/tap" 2>&1 || rc=$?
 	cat "$SCRATCH/tap"
 	tap_verdict "$SCRATCH/tap" || return
 	[ "$rc" = 0 ] || die "dom0-run ended with $rc" "its --help tells what that means"
@@ -134,18 +167,23 @@ tap_run()
 
 selftests_run()
 {
-	local options=(--put "$ROOT/scripts/lab/dom0/selftests") program
+	local where=dom0 put=--put options=() program
 
+	case $1 in
+	guest | granted)
+		where=$1 put=--domu-put
+		shift
+		;;
+	esac
+	[ "$where" != granted ] || options=(--put gntdev_grant)
 	while [ "$1" != -- ]; do
 		options+=("$1")
 		shift
 	done
 	shift
-	build_selftests
 	for program; do
-		program=$SELFTESTS/${program%% *}
-		[[ " ${options[*]} " = *" --put $program "* ]] ||
-			options+=(--put "$program")
+		program=${program%% *}
+		[[ " ${options[*]} " = *" $put $program "* ]] || options+=("$put" "$program")
 	done
-	tap_run "${options[@]}" -- ./selftests "$@"
+	tap in_dom0 selftests "${options[@]}" -- "$where" "$@"
 }

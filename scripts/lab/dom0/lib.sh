@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# shellcheck shell=bash
+#
+# Sourced by the programs of the tests that run in dom0. SLOWER=N in the environment
+# multiplies all time limits, for a kernel that is slower.
+set -u
+
+slower=${SLOWER:-1}
+
+# counter NAME: prints one of the kernel's counters
+counter()
+{
+	local value
+
+	value=$(cat "/sys/kernel/debug/$1") || fail "no $1: not a kernel of the series"
+	echo $((value))
+}
+
+entries() { counter xen-m2p-override/entries; }
+waiting() { counter xen-grant-unmap/waiting; }
+retired() { counter xen-grant-unmap/retired; }
+
+fail()
+{
+	{
+		echo "${0##*/}: $*"
+		xl list
+		xenstore-ls -f /local/domain/0/backend
+		dmesg | tail -n 20
+	} >&2
+	exit 1
+}
+
+# within SECONDS WHAT COMMAND...: waits until the command succeeds
+within()
+{
+	local end=$((SECONDS + $1 * slower + 1)) what=$2
+
+	shift 2
+	until "$@"; do
+		[ $SECONDS -lt $end ] || fail "not in time: $what"
+		sleep 0.1
+	done
+}
+
+# mapped OPERATOR NUMBER: compares how many grants of the guest are mapped; sets n
+mapped()
+{
+	n=$(timeout $((20 * slower)) "$DOMU" mapped) ||
+		fail "the number of mapped grants is unknown"
+	test "$n" "$1" "$2"
+}
+
+# hold FILE ARGUMENT...: starts gntdev_hold with its output in FILE, and waits until it
+# holds its pages
+hold()
+{
+	local file=$1
+
+	shift
+	/put/gntdev_hold "$@" >"$file" 2>&1 &
+	within 20 "gntdev_hold holds pages" grep -q held "$file"
+}
+
+still_held()
+{
+	! grep -q released "$@" || fail "too slow: the pages have been released"
+}
