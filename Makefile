@@ -45,32 +45,33 @@ endef
 help:
 	$(info $(HELP))@:
 
-setup:
-	@scripts/setup
+tree series lint kernel-series: setup
+run mutations kernels: kernel-series
+compare bench: kernels
 
-tree: setup
+setup compare bisect lint clean:
+	@scripts/$@
+
+tree:
 	@scripts/tree-make
 
 save:
 	@scripts/tree-save
 
-series: setup
+series:
 	@scripts/series-mail $(GROUP)
 
 send-test:
 	@scripts/check send
 
-kernel-series: setup
+kernel-series:
 	@scripts/kernel-build series
 
-kernels: kernel-series
+kernels:
 	@scripts/kernel-build stock
 
-run: kernel-series
+run:
 	@scripts/demo
-
-compare: kernels
-	@scripts/compare
 
 ifeq ($(KERNEL),stock)
 check:
@@ -85,20 +86,11 @@ endif
 proof:
 	@scripts/check --proof
 
-bench: kernels
+bench:
 	@scripts/bench $(if $(PROFILE),--profile $(PROFILE) $(KERNEL))
 
-mutations: kernel-series
+mutations:
 	@scripts/check-mutations $(if $(SAMPLE),--machine --sample $(SAMPLE)) $(if $(SEED),--seed $(SEED))
-
-bisect:
-	@scripts/bisect
-
-lint: setup
-	@scripts/lint
-
-clean:
-	@scripts/clean
 
 .PHONY: help setup tree save series send-test kernel-series kernels run compare check proof \
 	bench mutations bisect lint clean
