@@ -22,10 +22,11 @@ retired() { counter xen-grant-unmap/retired; }
 
 fail()
 {
+	set +e
 	{
 		echo "${0##*/}: $*"
-		xl list
-		xenstore-ls -f /local/domain/0/backend
+		timeout 5 xl list
+		timeout 5 xenstore-ls -f /local/domain/0/backend
 		dmesg | tail -n 20
 	} >&2
 	exit 1

@@ -8,16 +8,12 @@
 
 # shellcheck source=scripts/lab/host/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+# shellcheck source=scripts/lab/host/fixture.sh
+. "$ROOT/scripts/lab/host/fixture.sh"
 
 TMP=$(mktemp -d)
 trap 'rm -rf "$TMP"' EXIT
 cd "$TMP"
-
-fail()
-{
-	printf '%s\n' "$*"
-	exit 1
-}
 
 dom0_run()
 {

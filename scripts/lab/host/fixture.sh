@@ -83,6 +83,12 @@ fixture_state()
 	)
 }
 
+# gone: the process whose number is in the file pid ends soon
+gone()
+{
+	timeout 3 tail -f /dev/null --pid="$(cat pid)" || fail "the child of a test still runs"
+}
+
 fail()
 {
 	printf '%s\n' "$*"
