@@ -62,6 +62,59 @@ static void gntdev_dma_args(const struct gntdev_grant_map *map,
 	args->vaddr = map->dma_vaddr;
 	args->dev_bus_addr = map->dma_bus_addr;
 }
+
+static int gntdev_alloc_dma_pages(struct gntdev_priv *priv,
+				  struct gntdev_grant_map *map, int dma_flags)
+{
+	struct gnttab_dma_alloc_args args;
+	int ret;
+
+	map->frames = kvzalloc_objs(map->frames[0], map->count);
+	if (!map->frames)
+		return -ENOMEM;
+
+	map->dma_dev = priv->dma_dev;
+	map->dma_flags = dma_flags;
+	gntdev_dma_args(map, &args);
+	ret = gnttab_dma_alloc_pages(&args);
+	if (ret) {
+		kvfree(map->frames);
+		return ret;
+	}
+
+	map->dma_vaddr = args.vaddr;
+	map->dma_bus_addr = args.dev_bus_addr;
+	return 0;
+}
+
+/*
+ * Returns false if the pages are not a DMA buffer.  Such a buffer is freed as a
+ * whole or, if pages were retired and only @count are left, not at all.
+ */
+static bool gntdev_free_dma_pages(struct gntdev_grant_map *map, int count)
+{
+	struct gnttab_dma_alloc_args args;
+
+	if (!map->dma_vaddr)
+		return false;
+
+	gntdev_dma_args(map, &args);
+	if (count == map->count)
+		gnttab_dma_free_pages(&args);
+	kvfree(map->frames);
+	return true;
+}
+#else
+static int gntdev_alloc_dma_pages(struct gntdev_priv *priv,
+				  struct gntdev_grant_map *map, int dma_flags)
+{
+	return -EOPNOTSUPP;
+}
+
+static bool gntdev_free_dma_pages(struct gntdev_grant_map *map, int count)
+{
+	return false;
+}
 #endif
 
 /* Drop retired pages from map->pages[]; returns the number of pages left. */
@@ -70,7 +123,7 @@ static int gntdev_drop_retired_pages(struct gntdev_grant_map *map)
 	int i, count = 0;
 
 	for (i = 0; i < map->count; i++)
-		if (map->kmaps[i].state != GNTTAB_KMAP_RETIRED)
+		if (map->gpages[i].state != GRANTED_PAGE_RETIRED)
 			map->pages[count++] = map->pages[i];
 
 	return count;
@@ -80,31 +133,18 @@ static void gntdev_free_pages(struct gntdev_grant_map *map)
 {
 	int count = gntdev_drop_retired_pages(map);
 
-#ifdef CONFIG_XEN_GRANT_DMA_ALLOC
-	if (map->dma_vaddr) {
-		struct gnttab_dma_alloc_args args;
-
-		/* A buffer is freed as a whole or not at all. */
-		gntdev_dma_args(map, &args);
-		if (count == map->count)
-			gnttab_dma_free_pages(&args);
-		return;
-	}
-#endif
-	gnttab_free_pages(count, map->pages);
+	if (!gntdev_free_dma_pages(map, count))
+		gnttab_free_pages(count, map->pages);
 }
 
 static void gntdev_free_map(struct gntdev_grant_map *map)
 {
-#ifdef CONFIG_XEN_GRANT_DMA_ALLOC
-	kvfree(map->frames);
-#endif
-	kvfree(map->kmaps);
+	kvfree(map->gpages);
 	kfree(map);
 }
 
 /* Called when the map has no references and no mapped pages left. */
-static void gntdev_map_idle(struct gnttab_kmap_owner *owner)
+static void gntdev_map_idle(struct granted_page_owner *owner)
 {
 	struct gntdev_grant_map *map =
 		container_of(owner, struct gntdev_grant_map, owner);
@@ -116,12 +156,12 @@ static void gntdev_map_idle(struct gnttab_kmap_owner *owner)
 }
 
 /* Called an RCU grace period after gntdev_map_idle(). */
-static void gntdev_map_free(struct gnttab_kmap_owner *owner)
+static void gntdev_map_free(struct granted_page_owner *owner)
 {
 	struct gntdev_grant_map *map =
 		container_of(owner, struct gntdev_grant_map, owner);
 
-	gnttab_kmap_release(map->kmaps, map->count);
+	granted_pages_release(map->gpages, map->count);
 	gntdev_free_pages(map);
 	gntdev_free_map(map);
 }
@@ -129,25 +169,10 @@ static void gntdev_map_free(struct gnttab_kmap_owner *owner)
 static int gntdev_alloc_pages(struct gntdev_priv *priv,
 			      struct gntdev_grant_map *map, int dma_flags)
 {
-#ifdef CONFIG_XEN_GRANT_DMA_ALLOC
-	map->dma_flags = dma_flags;
+	if (IS_ENABLED(CONFIG_XEN_GRANT_DMA_ALLOC) &&
+	    dma_flags & (GNTDEV_DMA_FLAG_WC | GNTDEV_DMA_FLAG_COHERENT))
+		return gntdev_alloc_dma_pages(priv, map, dma_flags);
 
-	if (dma_flags & (GNTDEV_DMA_FLAG_WC | GNTDEV_DMA_FLAG_COHERENT)) {
-		struct gnttab_dma_alloc_args args;
-		int ret;
-
-		map->frames = kvzalloc_objs(map->frames[0], map->count);
-		if (!map->frames)
-			return -ENOMEM;
-
-		map->dma_dev = priv->dma_dev;
-		gntdev_dma_args(map, &args);
-		ret = gnttab_dma_alloc_pages(&args);
-		map->dma_vaddr = args.vaddr;
-		map->dma_bus_addr = args.dev_bus_addr;
-		return ret;
-	}
-#endif
 	return gnttab_alloc_pages(map->count, map->pages);
 }
 
@@ -175,13 +200,13 @@ struct gntdev_grant_map *gntdev_alloc_map(struct gntdev_priv *priv, int count,
 
 	map->count = count;
 	/* Three arrays in one; each one ends aligned for the next. */
-	map->kmaps = kvmalloc_array(count, sizeof(map->kmaps[0]) +
-				    sizeof(map->pages[0]) +
-				    sizeof(map->grants[0]), GFP_KERNEL);
-	if (!map->kmaps)
+	map->gpages = kvmalloc_array(count, sizeof(map->gpages[0]) +
+				     sizeof(map->pages[0]) +
+				     sizeof(map->grants[0]), GFP_KERNEL);
+	if (!map->gpages)
 		goto fail;
 
-	map->pages = (struct page **)(map->kmaps + count);
+	map->pages = (struct page **)(map->gpages + count);
 	map->grants = (struct ioctl_gntdev_grant_ref *)(map->pages + count);
 
 	if (gntdev_alloc_pages(priv, map, dma_flags))
@@ -190,7 +215,7 @@ struct gntdev_grant_map *gntdev_alloc_map(struct gntdev_priv *priv, int count,
 	for (i = 0; i < count; i++) {
 		map->grants[i].domid = DOMID_INVALID;
 		map->grants[i].ref = INVALID_GRANT_REF;
-		map->kmaps[i] = (struct gnttab_kmap){
+		map->gpages[i] = (struct granted_page){
 			.page = map->pages[i],
 			.owner = &map->owner,
 			.handle = INVALID_GRANT_HANDLE,
@@ -198,8 +223,8 @@ struct gntdev_grant_map *gntdev_alloc_map(struct gntdev_priv *priv, int count,
 	}
 
 	map->notify.addr = -1;
-	gnttab_kmap_init_owner(&map->owner, THIS_MODULE, gntdev_map_idle,
-			       gntdev_map_free);
+	granted_page_init_owner(&map->owner, THIS_MODULE, gntdev_map_idle,
+				gntdev_map_free);
 	refcount_set(&map->users, 1);
 
 	return map;
@@ -262,15 +287,15 @@ void gntdev_remove_map(struct gntdev_priv *priv, struct gntdev_grant_map *map)
 }
 
 /**
- * gntdev_find_map_of - find the map that contains an offset
+ * gntdev_find_map - find the map that contains an offset
  * @priv: the file's gntdev_priv
  * @index: offset in pages
  *
  * Context: priv->lock is held.
  * Return: the map or NULL.
  */
-struct gntdev_grant_map *gntdev_find_map_of(struct gntdev_priv *priv,
-					    unsigned long index)
+struct gntdev_grant_map *gntdev_find_map(struct gntdev_priv *priv,
+					 unsigned long index)
 {
 	struct rb_node *node = rb_find(&index, &priv->maps, gntdev_cmp_index);
 
@@ -289,7 +314,7 @@ struct gntdev_grant_map *gntdev_find_map_of(struct gntdev_priv *priv,
 struct gntdev_grant_map *gntdev_find_map_index(struct gntdev_priv *priv,
 					       unsigned long index, int count)
 {
-	struct gntdev_grant_map *map = gntdev_find_map_of(priv, index);
+	struct gntdev_grant_map *map = gntdev_find_map(priv, index);
 
 	if (!map || map->index != index || (count && map->count != count))
 		return NULL;
@@ -313,18 +338,17 @@ static int gntdev_notify_byte(const struct gntdev_grant_map *map)
  */
 bool gntdev_is_gone(const struct gntdev_grant_map *map, unsigned int pgno)
 {
-	return atomic_read(&map->in_use) && !READ_ONCE(map->mmap_failed) &&
-	       READ_ONCE(map->kmaps[pgno].state) > GNTTAB_KMAP_USER;
+	return map->in_use && !READ_ONCE(map->mmap_failed) &&
+	       READ_ONCE(map->gpages[pgno].state) > GRANTED_PAGE_USER;
 }
 
 /**
  * gntdev_put_map - drop a reference
- * @priv: the file's gntdev_priv, or NULL
  * @map: the map, or NULL
  *
  * Context: May sleep if this can drop the last reference.
  */
-void gntdev_put_map(struct gntdev_priv *priv, struct gntdev_grant_map *map)
+void gntdev_put_map(struct gntdev_grant_map *map)
 {
 	if (!map || !refcount_dec_and_test(&map->users))
 		return;
@@ -332,24 +356,24 @@ void gntdev_put_map(struct gntdev_priv *priv, struct gntdev_grant_map *map)
 	if (!xen_pv_domain()) {
 		int byte = gntdev_notify_byte(map);
 
-		if (byte >= 0 && map->kmaps[byte >> PAGE_SHIFT].state == GNTTAB_KMAP_MAPPED)
-			gnttab_kmap_clear_byte(&map->kmaps[byte >> PAGE_SHIFT],
-					       offset_in_page(byte));
-		gnttab_kmap_unmap(map->kmaps, map->count);
+		if (byte >= 0 && map->gpages[byte >> PAGE_SHIFT].state == GRANTED_PAGE_KERNEL)
+			granted_page_clear_byte(&map->gpages[byte >> PAGE_SHIFT],
+						offset_in_page(byte));
+		granted_pages_unmap(map->gpages, map->count);
 	}
 
-	gnttab_kmap_put_owner(&map->owner, 1);
+	granted_page_put_owner(&map->owner, 1);
 }
 
 /*
  * The caller adds all pages to owner->live beforehand, since a mapped page can
  * be unmapped, and subtracted again, at any time.
  */
-static void gntdev_kmap_is_mapped(struct gnttab_kmap *kmap,
-				  const struct gnttab_map_grant_ref *op)
+static void gntdev_set_mapped(struct granted_page *gpage,
+			      const struct gnttab_map_grant_ref *op)
 {
-	kmap->handle = op->handle;
-	WRITE_ONCE(kmap->state, GNTTAB_KMAP_MAPPED);
+	gpage->handle = op->handle;
+	WRITE_ONCE(gpage->state, GRANTED_PAGE_KERNEL);
 }
 
 /**
@@ -366,7 +390,7 @@ int gntdev_map_grant_pages(struct gntdev_grant_map *map)
 	struct gnttab_map_grant_ref *ops;
 	int i, err, mapped = 0;
 
-	if (READ_ONCE(map->kmaps[0].state) == GNTTAB_KMAP_MAPPED)
+	if (READ_ONCE(map->gpages[0].state) == GRANTED_PAGE_KERNEL)
 		return 0;
 
 	ops = kvmalloc_objs(*ops, map->count);
@@ -382,19 +406,19 @@ int gntdev_map_grant_pages(struct gntdev_grant_map *map)
 
 	err = gnttab_map_refs(ops, NULL, map->pages, map->count);
 
-	atomic_add(map->count, &map->owner.live);
+	refcount_add(map->count, &map->owner.live);
 	for (i = 0; i < map->count; i++) {
 		if (ops[i].status == GNTST_okay) {
-			gntdev_kmap_is_mapped(&map->kmaps[i], &ops[i]);
+			gntdev_set_mapped(&map->gpages[i], &ops[i]);
 			mapped++;
 		} else if (!err) {
 			err = -EINVAL;
 		}
 	}
-	atomic_sub(map->count - mapped, &map->owner.live);
+	granted_page_put_owner(&map->owner, map->count - mapped);
 
 	if (err)
-		gnttab_kmap_unmap(map->kmaps, map->count);
+		granted_pages_unmap(map->gpages, map->count);
 
 	kvfree(ops);
 	return err;
@@ -447,10 +471,10 @@ static void gntdev_unmap_user(struct gntdev_grant_map *map, unsigned long start,
 		unsigned long offset = start - map->pages_vm_start;
 
 		next = pmd_addr_end(start, end);
-		gnttab_kmap_unmap_user(map->kmaps + (offset >> PAGE_SHIFT),
-				       (next - start) >> PAGE_SHIFT,
-				       map->notifier.mm, start,
-				       (long)byte - (long)offset);
+		granted_pages_unmap_user(map->gpages + (offset >> PAGE_SHIFT),
+					 (next - start) >> PAGE_SHIFT,
+					 map->notifier.mm, start,
+					 (long)byte - (long)offset);
 		if (may_sleep)
 			cond_resched();
 	}
@@ -477,28 +501,28 @@ static int gntdev_map_ptes(struct gntdev_grant_map *map,
 
 	err = gnttab_map_refs(ops.map_ops, ops.kmap_ops, map->pages, map->count);
 
-	atomic_add(map->count, &map->owner.live);
+	refcount_add(map->count, &map->owner.live);
 	for (i = 0; i < map->count; i++) {
-		struct gnttab_kmap *kmap = &map->kmaps[i];
+		struct granted_page *gpage = &map->gpages[i];
 
 		if (ops.kmap_ops[i].handle == INVALID_GRANT_HANDLE)
 			continue;
 
-		gntdev_kmap_is_mapped(kmap, &ops.kmap_ops[i]);
+		gntdev_set_mapped(gpage, &ops.kmap_ops[i]);
 		mapped++;
 		if (ops.map_ops[i].handle == INVALID_GRANT_HANDLE)
 			continue;
 
-		kmap->user_pte = ops.map_ops[i].host_addr;
-		kmap->user_handle = ops.map_ops[i].handle;
-		WRITE_ONCE(kmap->state, GNTTAB_KMAP_USER);
+		gpage->user_pte = ops.map_ops[i].host_addr;
+		gpage->user_handle = ops.map_ops[i].handle;
+		WRITE_ONCE(gpage->state, GRANTED_PAGE_USER);
 	}
-	atomic_sub(map->count - mapped, &map->owner.live);
+	granted_page_put_owner(&map->owner, map->count - mapped);
 
 	/* A PTE is left only if Xen failed to unmap it; retire its page. */
 	if (err) {
 		gntdev_unmap_user(map, vma->vm_start, vma->vm_end, true);
-		gnttab_kmap_unmap(map->kmaps, map->count);
+		granted_pages_unmap(map->gpages, map->count);
 	}
 
 out:
@@ -518,7 +542,7 @@ static void gntdev_vma_close(struct vm_area_struct *vma)
 	struct gntdev_grant_map *map = vma->vm_private_data;
 
 	vma->vm_private_data = NULL;
-	gntdev_put_map(NULL, map);
+	gntdev_put_map(map);
 }
 
 /*
@@ -591,13 +615,13 @@ static const struct vm_operations_struct gntdev_vmops = {
 };
 
 /**
- * gntdev_map_of_vma - find the map behind a VMA
+ * gntdev_vma_map - find the map behind a VMA
  * @vma: any VMA
  *
  * Context: mmap_lock is held.
  * Return: the map, or NULL if @vma does not belong to gntdev.
  */
-struct gntdev_grant_map *gntdev_map_of_vma(struct vm_area_struct *vma)
+struct gntdev_grant_map *gntdev_vma_map(struct vm_area_struct *vma)
 {
 	if (vma->vm_ops != &gntdev_pv_vmops && vma->vm_ops != &gntdev_vmops &&
 	    vma->vm_ops != &gntdev_child_vmops)
@@ -691,9 +715,9 @@ bool gntdev_is_unmapped(const struct gntdev_grant_map *map)
 
 	for (i = 0; i < map->count; i++) {
 		/* Pairs with batch_unmap(), which no longer uses the page. */
-		u8 state = smp_load_acquire(&map->kmaps[i].state);
+		u8 state = smp_load_acquire(&map->gpages[i].state);
 
-		if (state != GNTTAB_KMAP_NONE && state != GNTTAB_KMAP_GONE)
+		if (state != GRANTED_PAGE_NONE && state != GRANTED_PAGE_GONE)
 			return false;
 	}
 
@@ -717,7 +741,7 @@ int gntdev_map_vma(struct gntdev_grant_map *map, struct vm_area_struct *vma)
 	/* Released here, not on failure, as few programs retry mmap(). */
 	if (map->mmap_failed) {
 		synchronize_rcu();
-		gnttab_kmap_release(map->kmaps, map->count);
+		granted_pages_release(map->gpages, map->count);
 		map->mmap_failed = false;
 	}
 

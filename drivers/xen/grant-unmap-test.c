@@ -160,13 +160,13 @@ static void a_held_page_delays_no_other_request(struct kunit *test)
 /* A mapping like those of gntdev, without a user mapping. */
 struct owned_mapping {
 	struct mapping *m;
-	struct gnttab_kmap kmap;
-	struct gnttab_kmap_owner owner;
+	struct granted_page gpage;
+	struct granted_page_owner owner;
 	int count_when_idle;
 	u64 idle_at;
 };
 
-static void owned_mapping_idle(struct gnttab_kmap_owner *owner)
+static void owned_mapping_idle(struct granted_page_owner *owner)
 {
 	struct owned_mapping *o = container_of(owner, struct owned_mapping, owner);
 
@@ -174,11 +174,11 @@ static void owned_mapping_idle(struct gnttab_kmap_owner *owner)
 	o->idle_at = ktime_get_ns();
 }
 
-static void owned_mapping_free(struct gnttab_kmap_owner *owner)
+static void owned_mapping_free(struct granted_page_owner *owner)
 {
 	struct owned_mapping *o = container_of(owner, struct owned_mapping, owner);
 
-	gnttab_kmap_release(&o->kmap, 1);
+	granted_pages_release(&o->gpage, 1);
 	complete(&o->m->done);
 }
 
@@ -189,15 +189,15 @@ static struct owned_mapping *new_owned_mapping(struct kunit *test)
 
 	KUNIT_ASSERT_NOT_NULL(test, o);
 	o->m = new_mapping(test);
-	o->kmap = (struct gnttab_kmap){
+	o->gpage = (struct granted_page){
 		.page = o->m->page,
 		.owner = &o->owner,
 		.handle = o->m->op.handle,
-		.state = GNTTAB_KMAP_MAPPED,
+		.state = GRANTED_PAGE_KERNEL,
 	};
-	gnttab_kmap_init_owner(&o->owner, THIS_MODULE, owned_mapping_idle,
-			       owned_mapping_free);
-	atomic_inc(&o->owner.live);
+	granted_page_init_owner(&o->owner, THIS_MODULE, owned_mapping_idle,
+				owned_mapping_free);
+	refcount_inc(&o->owner.live);
 
 	return o;
 }
@@ -217,7 +217,7 @@ static u64 expect_owned_unmapped(struct kunit *test, struct owned_mapping *o)
 	idle_at = o->idle_at;
 	/* Lockless walkers cannot reference it during the grace period. */
 	KUNIT_EXPECT_EQ(test, o->count_when_idle, 0);
-	KUNIT_EXPECT_EQ(test, o->kmap.state, GNTTAB_KMAP_NONE);
+	KUNIT_EXPECT_EQ(test, o->gpage.state, GRANTED_PAGE_NONE);
 	KUNIT_EXPECT_FALSE(test, PageForeign(o->m->page));
 	/* For expect_unmapped(). */
 	complete(&o->m->done);
@@ -232,8 +232,8 @@ static void an_unmapped_page_is_not_foreign(struct kunit *test)
 	struct owned_mapping *o = new_owned_mapping(test);
 
 	KUNIT_EXPECT_TRUE(test, PageForeign(o->m->page));
-	gnttab_kmap_unmap(&o->kmap, 1);
-	gnttab_kmap_put_owner(&o->owner, 1);
+	granted_pages_unmap(&o->gpage, 1);
+	granted_page_put_owner(&o->owner, 1);
 	expect_owned_unmapped(test, o);
 }
 
@@ -242,8 +242,8 @@ static void a_page_that_was_held_is_not_foreign(struct kunit *test)
 	struct owned_mapping *o = new_owned_mapping(test);
 
 	get_page(o->m->page);
-	gnttab_kmap_unmap(&o->kmap, 1);
-	gnttab_kmap_put_owner(&o->owner, 1);
+	granted_pages_unmap(&o->gpage, 1);
+	granted_page_put_owner(&o->owner, 1);
 	msleep(20);
 	/* A referenced page must stay foreign, e.g. for a grant copy. */
 	KUNIT_EXPECT_FALSE(test, completion_done(&o->m->done));
@@ -262,8 +262,8 @@ static u64 us_to_unmap_with(struct kunit *test, struct mapping **held,
 	unsigned int i;
 
 	get_page(o->m->page);
-	gnttab_kmap_unmap(&o->kmap, 1);
-	gnttab_kmap_put_owner(&o->owner, 1);
+	granted_pages_unmap(&o->gpage, 1);
+	granted_page_put_owner(&o->owner, 1);
 
 	for (i = 0; i < count; i++)
 		put_page(held[i]->page);

@@ -7,12 +7,18 @@
  * one in the user's page table and one in the direct map.  The user mapping is
  * nested in the kernel mapping, which is created first and removed last:
  *
- *             map              unmap              last reference dropped
- *   NONE ------------> MAPPED --------> WAITING -----------------------> GONE
- *    ^                    |    both mappings, if no other references      ^ |
- *    |                    `-----------------------------------------------' |
- *    `----------------------------------------------------------------------'
+ *            map           map for a       unmap,       last reference
+ *         by the kernel      user       if referenced      dropped
+ *   NONE -----------> KERNEL ----> USER ----------> WAITING ---------> GONE
+ *    ^                   |          |   unmap, if not referenced       ^ |
+ *    |                   `----------+----------------------------------' |
+ *    `-------------------------------------------------------------------'
  *                        RCU grace period, release
+ *
+ *   KERNEL, USER, WAITING ----------------> RETIRED
+ *                            Xen fails
+ *
+ * A page that a user has not mapped goes from KERNEL to WAITING in the same way.
  *
  * "Unmap" is called from an MMU notifier, before the core mm walks the page
  * table, so the core mm never sees a PTE that Xen created.  A pinned page keeps
@@ -46,6 +52,7 @@
 
 #define pr_fmt(fmt) "xen: " KBUILD_MODNAME ": " fmt
 
+#include <linux/atomic.h>
 #include <linux/completion.h>
 #include <linux/debugfs.h>
 #include <linux/export.h>
@@ -66,14 +73,12 @@
 
 #include <asm/xen/hypercall.h>
 
-/* Xen flushes the TLB once per so many unmap ops (GNTTAB_UNMAP_BATCH_SIZE). */
-#define UNMAP_BATCH_OPS		32
-/* Most pages take two ops each, and the batch lives on the stack. */
-#define UNMAP_BATCH_KMAPS	20
+/* Xen flushes the TLB once per 32 unmap ops; a page takes up to two. */
+#define UNMAP_BATCH_PAGES	16
 
 /*
  * A new page is checked every WAIT_YOUNG_MS, since most I/O completes soon.
- * After WAIT_YOUNG_LOOKS unsuccessful checks it is checked every WAIT_OLD_MS.
+ * After WAIT_YOUNG_CHECKS unsuccessful checks it is checked every WAIT_OLD_MS.
  * Each round checks at most WAIT_PAGES_PER_ROUND pages, which bounds the cost
  * and time of a round: 10,000 old pages are all checked within two seconds.
  * The requests of backends age as well, but each round checks all of them, as
@@ -83,58 +88,71 @@
  */
 #define WAIT_YOUNG_MS		5
 #define WAIT_OLD_MS		50
-#define WAIT_YOUNG_LOOKS	16
+#define WAIT_YOUNG_CHECKS	16
 #define WAIT_PAGES_PER_ROUND	256
 
 /*
- * @idle has a bit set for each page whose kernel mapping is in the batch,
+ * @kernel has a bit set for each page whose kernel mapping is in the batch,
  * @frozen for those of them whose count was frozen.  All pages of a DMA buffer
  * except the first always have a count of 0 and are never referenced.
  */
 struct unmap_batch {
-	struct gnttab_unmap_grant_ref ops[UNMAP_BATCH_OPS];
-	struct gnttab_kmap *kmaps[UNMAP_BATCH_KMAPS];
+	struct gnttab_unmap_grant_ref ops[2 * UNMAP_BATCH_PAGES];
+	struct granted_page *gpages[UNMAP_BATCH_PAGES];
 	unsigned int nr_ops;
-	unsigned int nr_kmaps;
-	u32 idle;
+	unsigned int nr_gpages;
+	u32 kernel;
 	u32 frozen;
 };
 
-/* Protects the lists.  Entries on the lists belong to the worker. */
+/* Entries wait on @young first, then on @old; they belong to the worker. */
+struct wait_list {
+	struct list_head young;
+	struct list_head old;
+	unsigned long old_checked;	/* in jiffies */
+};
+
+#define DEFINE_WAIT_LIST(name)						\
+	static struct wait_list name = {				\
+		.young = LIST_HEAD_INIT(name.young),			\
+		.old = LIST_HEAD_INIT(name.old),			\
+		.old_checked = INITIAL_JIFFIES,				\
+	}
+
+/* Protects the wait lists. */
 static DEFINE_SPINLOCK(wait_lock);
-static LIST_HEAD(young_kmaps);
-static LIST_HEAD(old_kmaps);
-static LIST_HEAD(young_refs);
-static LIST_HEAD(old_refs);
+DEFINE_WAIT_LIST(waiting_pages);
+DEFINE_WAIT_LIST(waiting_refs);
 
 static struct workqueue_struct *unmap_wq;
 static void unmap_worker(struct work_struct *work);
 static DECLARE_DELAYED_WORK(unmap_work, unmap_worker);
 
+/* The directory xen-grants in debugfs. */
+struct dentry *gnttab_debugfs;
 static atomic_t nr_waiting = ATOMIC_INIT(0);
 static atomic_t nr_retired = ATOMIC_INIT(0);
 
 static void batch_init(struct unmap_batch *batch)
 {
-	BUILD_BUG_ON(UNMAP_BATCH_KMAPS > 32);
 	batch->nr_ops = 0;
-	batch->nr_kmaps = 0;
-	batch->idle = 0;
+	batch->nr_gpages = 0;
+	batch->kernel = 0;
 	batch->frozen = 0;
 }
 
 /*
- * Add an entry to a young list.  Only the first entry reschedules the worker:
- * if each entry did, a steady stream of them would postpone it forever.
+ * Let an entry wait.  Only the first young entry reschedules the worker: if each
+ * entry did, a steady stream of them would postpone it forever.
  */
-static void wait_on(struct list_head *entry, struct list_head *list)
+static void wait_on(struct list_head *entry, struct wait_list *wait)
 {
 	unsigned long flags;
 	bool first;
 
 	spin_lock_irqsave(&wait_lock, flags);
-	first = list_empty(list);
-	list_add_tail(entry, list);
+	first = list_empty(&wait->young);
+	list_add_tail(entry, &wait->young);
 	spin_unlock_irqrestore(&wait_lock, flags);
 
 	if (first)
@@ -142,136 +160,40 @@ static void wait_on(struct list_head *entry, struct list_head *list)
 				 msecs_to_jiffies(WAIT_YOUNG_MS));
 }
 
-static void wait_for_kmap(struct gnttab_kmap *kmap)
+static void wait_for_page(struct granted_page *gpage)
 {
-	WRITE_ONCE(kmap->state, GNTTAB_KMAP_WAITING);
-	kmap->looks = 0;
+	WRITE_ONCE(gpage->state, GRANTED_PAGE_WAITING);
+	gpage->checks = 0;
 	atomic_inc(&nr_waiting);
 
-	wait_on(&kmap->waiting, &young_kmaps);
+	wait_on(&gpage->waiting, &waiting_pages);
 }
 
-static void retire_kmap(struct gnttab_kmap *kmap, s16 status)
+static void retire_page(struct granted_page *gpage, s16 status)
 {
-	struct xen_page_foreign *foreign = xen_page_foreign(kmap->page);
+	struct xen_page_foreign *foreign = xen_page_foreign(gpage->page);
 
-	if (kmap->state != GNTTAB_KMAP_USER)
-		kmap->user_pte = 0;
-	/* Pairs with gnttab_kmap_unmap_user(), which then reads user_pte. */
-	smp_store_release(&kmap->state, GNTTAB_KMAP_RETIRED);
+	if (gpage->state != GRANTED_PAGE_USER)
+		gpage->user_pte = 0;
+	/* Pairs with clear_retired_ptes(), which then reads user_pte. */
+	smp_store_release(&gpage->state, GRANTED_PAGE_RETIRED);
 	atomic_inc(&nr_retired);
 	pr_err("Xen refused to unmap grant %u of domain %u (status %d): page retired\n",
 	       foreign ? foreign->gref : INVALID_GRANT_REF,
 	       foreign ? foreign->domid : DOMID_INVALID, status);
 }
 
-/*
- * Add the mappings of a page that can be removed now: the user mapping always,
- * the kernel mapping if the page has no other references.  The op for the user
- * mapping comes first.
- */
-static void batch_add(struct unmap_batch *batch, struct gnttab_kmap *kmap)
-{
-	u32 bit = BIT(batch->nr_kmaps);
-	bool frozen;
-
-	if (kmap->state == GNTTAB_KMAP_USER)
-		gnttab_set_unmap_op(&batch->ops[batch->nr_ops++],
-				    kmap->user_pte, GNTMAP_contains_pte,
-				    kmap->user_handle);
-
-	frozen = page_ref_freeze(kmap->page, 1);
-	if (frozen)
-		batch->frozen |= bit;
-
-	if (frozen || !page_ref_count(kmap->page)) {
-		batch->idle |= bit;
-		gnttab_set_unmap_op(&batch->ops[batch->nr_ops++], (unsigned long)
-				    pfn_to_kaddr(page_to_pfn(kmap->page)),
-				    0, kmap->handle);
-	}
-
-	batch->kmaps[batch->nr_kmaps++] = kmap;
-}
-
-static bool batch_is_full(const struct unmap_batch *batch)
-{
-	return batch->nr_ops > UNMAP_BATCH_OPS - 2 ||
-	       batch->nr_kmaps == UNMAP_BATCH_KMAPS;
-}
-
-/*
- * Unmap the batch with one hypercall and empty it.  On return kmaps[] starts
- * with the pages that are unmapped or retired.  Returns their number; the
- * caller drops as many references to their owners once it holds no lock.
- */
-static unsigned int batch_unmap(struct unmap_batch *batch)
-{
-	struct gnttab_unmap_grant_ref *op = batch->ops;
-	unsigned int i, done = 0;
-
-	if (batch->nr_ops &&
-	    gnttab_batch_op(GNTTABOP_unmap_grant_ref, batch->ops, batch->nr_ops)) {
-		/* Xen has not processed any of the ops. */
-		for (i = 0; i < batch->nr_ops; i++)
-			batch->ops[i].status = GNTST_general_error;
-	}
-
-	for (i = 0; i < batch->nr_kmaps; i++) {
-		struct gnttab_kmap *kmap = batch->kmaps[i];
-		bool idle = batch->idle & BIT(i);
-		s16 status = GNTST_okay;
-
-		if (kmap->state == GNTTAB_KMAP_USER) {
-			status = op++->status;
-			if (status == GNTST_okay)
-				kmap->user_pte = 0;
-		}
-
-		if (idle)
-			status = op->status ?: status;
-
-		if (status != GNTST_okay) {
-			retire_kmap(kmap, status);
-		} else if (!idle) {
-			wait_for_kmap(kmap);
-			continue;
-		} else {
-			kmap->gfn = pfn_to_gfn(page_to_pfn(kmap->page));
-			kmap->frozen = batch->frozen & BIT(i);
-		}
-
-		if (idle) {
-			if (op->status == GNTST_okay) {
-				ClearPageForeign(kmap->page);
-				clear_foreign_p2m_mapping(op, &kmap->page, 1);
-			}
-			op++;
-		}
-
-		if (status == GNTST_okay)
-			/* Pairs with gntdev_is_unmapped(), for a new mmap(). */
-			smp_store_release(&kmap->state, GNTTAB_KMAP_GONE);
-
-		batch->kmaps[done++] = kmap;
-	}
-
-	batch_init(batch);
-
-	return done;
-}
-
 static void owner_free_work(struct work_struct *work)
 {
-	struct gnttab_kmap_owner *owner =
-		container_of(to_rcu_work(work), struct gnttab_kmap_owner, rwork);
+	struct granted_page_owner *owner =
+		container_of(to_rcu_work(work), struct granted_page_owner, rwork);
 	struct module *module = owner->module;
 
 	owner->free(owner);
 	module_put(module);
 }
 
-static void owner_is_idle(struct gnttab_kmap_owner *owner)
+static void owner_is_idle(struct granted_page_owner *owner)
 {
 	owner->idle(owner);
 
@@ -281,18 +203,112 @@ static void owner_is_idle(struct gnttab_kmap_owner *owner)
 
 static void owner_is_idle_work(struct work_struct *work)
 {
-	owner_is_idle(container_of(work, struct gnttab_kmap_owner, rwork.work));
+	owner_is_idle(container_of(work, struct granted_page_owner, rwork.work));
 }
 
-/* For callers that must not sleep, or not for long: ->idle() may sleep. */
-static void put_owner_deferred(struct gnttab_kmap_owner *owner, unsigned int count)
+/* Drop the reference of a page.  Deferred, as ->idle() may sleep. */
+static void put_owner_of_page(struct granted_page_owner *owner)
 {
-	if (count && atomic_sub_and_test(count, &owner->live))
+	if (refcount_dec_and_test(&owner->live))
 		schedule_work(&owner->rwork.work);
 }
 
+static void batch_unmap(struct unmap_batch *batch);
+
+/*
+ * Add the mappings of a page that can be removed now: the user mapping always,
+ * the kernel mapping if the page has no other references.  The op for the user
+ * mapping comes first.  Unmap the batch if it is full.
+ */
+static void batch_add(struct unmap_batch *batch, struct granted_page *gpage)
+{
+	u32 bit = BIT(batch->nr_gpages);
+	bool frozen;
+
+	if (gpage->state == GRANTED_PAGE_USER)
+		gnttab_set_unmap_op(&batch->ops[batch->nr_ops++],
+				    gpage->user_pte, GNTMAP_contains_pte,
+				    gpage->user_handle);
+
+	frozen = page_ref_freeze(gpage->page, 1);
+	if (frozen)
+		batch->frozen |= bit;
+
+	if (frozen || !page_ref_count(gpage->page)) {
+		batch->kernel |= bit;
+		gnttab_set_unmap_op(&batch->ops[batch->nr_ops++], (unsigned long)
+				    pfn_to_kaddr(page_to_pfn(gpage->page)),
+				    0, gpage->handle);
+	}
+
+	batch->gpages[batch->nr_gpages++] = gpage;
+	if (batch->nr_gpages == UNMAP_BATCH_PAGES)
+		batch_unmap(batch);
+}
+
+/*
+ * Unmap the batch with one hypercall and empty it.  An owner may be freed as
+ * soon as its last page is unmapped or retired.
+ */
+static void batch_unmap(struct unmap_batch *batch)
+{
+	struct gnttab_unmap_grant_ref *op = batch->ops;
+	unsigned int i;
+
+	if (batch->nr_ops &&
+	    gnttab_batch_op(GNTTABOP_unmap_grant_ref, batch->ops, batch->nr_ops)) {
+		/* Xen has not processed any of the ops. */
+		for (i = 0; i < batch->nr_ops; i++)
+			batch->ops[i].status = GNTST_general_error;
+	}
+
+	for (i = 0; i < batch->nr_gpages; i++) {
+		struct granted_page *gpage = batch->gpages[i];
+		bool kernel = batch->kernel & BIT(i);
+		s16 status = GNTST_okay;
+
+		if (gpage->state == GRANTED_PAGE_WAITING)
+			atomic_dec(&nr_waiting);
+
+		if (gpage->state == GRANTED_PAGE_USER) {
+			status = op++->status;
+			if (status == GNTST_okay)
+				gpage->user_pte = 0;
+		}
+
+		if (kernel)
+			status = op->status ?: status;
+
+		if (status != GNTST_okay) {
+			retire_page(gpage, status);
+		} else if (!kernel) {
+			wait_for_page(gpage);
+			continue;
+		} else {
+			gpage->gfn = pfn_to_gfn(page_to_pfn(gpage->page));
+			gpage->frozen = batch->frozen & BIT(i);
+		}
+
+		if (kernel) {
+			if (op->status == GNTST_okay) {
+				ClearPageForeign(gpage->page);
+				clear_foreign_p2m_mapping(op, &gpage->page, 1);
+			}
+			op++;
+		}
+
+		if (status == GNTST_okay)
+			/* Pairs with gntdev_is_unmapped(), for a new mmap(). */
+			smp_store_release(&gpage->state, GRANTED_PAGE_GONE);
+
+		put_owner_of_page(gpage->owner);
+	}
+
+	batch_init(batch);
+}
+
 /**
- * gnttab_kmap_init_owner - initialize the owner of a set of pages
+ * granted_page_init_owner - initialize the owner of a set of pages
  * @owner: the owner; starts with one reference, its own
  * @module: module that contains the callbacks
  * @idle: called when the owner has been put and has no mapped pages left
@@ -303,48 +319,48 @@ static void put_owner_deferred(struct gnttab_kmap_owner *owner, unsigned int cou
  *
  * Context: Any; the caller must keep the module from being unloaded.
  */
-void gnttab_kmap_init_owner(struct gnttab_kmap_owner *owner,
-			    struct module *module,
-			    void (*idle)(struct gnttab_kmap_owner *owner),
-			    void (*free)(struct gnttab_kmap_owner *owner))
+void granted_page_init_owner(struct granted_page_owner *owner,
+			     struct module *module,
+			     void (*idle)(struct granted_page_owner *owner),
+			     void (*free)(struct granted_page_owner *owner))
 {
 	__module_get(module);
-	atomic_set(&owner->live, 1);
+	refcount_set(&owner->live, 1);
 	owner->module = module;
 	owner->idle = idle;
 	owner->free = free;
 	INIT_WORK(&owner->rwork.work, owner_is_idle_work);
 }
-EXPORT_SYMBOL_GPL(gnttab_kmap_init_owner);
+EXPORT_SYMBOL_GPL(granted_page_init_owner);
 
 /**
- * gnttab_kmap_put_owner - drop the owner's references for unmapped pages
+ * granted_page_put_owner - drop the owner's references for unmapped pages
  * @owner: owner of the pages
  * @count: number of pages, plus one for the owner's own reference
  *
  * Context: May sleep if this can drop the last reference, else any.
  */
-void gnttab_kmap_put_owner(struct gnttab_kmap_owner *owner, unsigned int count)
+void granted_page_put_owner(struct granted_page_owner *owner, unsigned int count)
 {
-	if (count && atomic_sub_and_test(count, &owner->live))
+	if (count && refcount_sub_and_test(count, &owner->live))
 		owner_is_idle(owner);
 }
-EXPORT_SYMBOL_GPL(gnttab_kmap_put_owner);
+EXPORT_SYMBOL_GPL(granted_page_put_owner);
 
 /**
- * gnttab_kmap_clear_byte - set a byte of a mapped page to 0
- * @kmap: the page, mapped for writing
+ * granted_page_clear_byte - set a byte of a mapped page to 0
+ * @gpage: the page, mapped for writing
  * @offset: offset of the byte in the page
  *
  * Context: Any; the kernel mapping of the page must not be removed meanwhile.
  */
-void gnttab_kmap_clear_byte(struct gnttab_kmap *kmap, unsigned int offset)
+void granted_page_clear_byte(struct granted_page *gpage, unsigned int offset)
 {
-	u8 *addr = pfn_to_kaddr(page_to_pfn(kmap->page));
+	u8 *addr = pfn_to_kaddr(page_to_pfn(gpage->page));
 
 	addr[offset] = 0;
 }
-EXPORT_SYMBOL_GPL(gnttab_kmap_clear_byte);
+EXPORT_SYMBOL_GPL(granted_page_clear_byte);
 
 /*
  * Find the PMD of an address; NULL if one of the tables above does not exist.
@@ -371,37 +387,53 @@ static pmd_t *find_pmd(struct mm_struct *mm, unsigned long addr)
 	return pmd_offset(pud, addr);
 }
 
+/* Clear PTEs that Xen failed to unmap: the core mm must not see them. */
+static void clear_retired_ptes(struct granted_page *gpages, unsigned int count,
+			       struct mm_struct *mm, unsigned long addr, pte_t *pte)
+{
+	unsigned int i;
+
+	for (i = 0; i < count; i++) {
+		/* Pairs with retire_page(). */
+		u8 state = smp_load_acquire(&gpages[i].state);
+
+		if (state == GRANTED_PAGE_RETIRED && gpages[i].user_pte) {
+			gpages[i].user_pte = 0;
+			pte_clear(mm, addr + i * PAGE_SIZE, pte + i);
+		}
+	}
+}
+
 /**
- * gnttab_kmap_unmap_user - unmap pages from a user's page table
- * @kmaps: the pages, all of one owner
+ * granted_pages_unmap_user - unmap pages from a user's page table
+ * @gpages: the pages, all of one owner
  * @count: number of pages, whose PTEs are all in one page table
  * @mm: mm that the page table belongs to
  * @addr: address of the first page
  * @byte: offset of a byte, from the start of the first page, to set to 0 before
  *        its page is unmapped; ignored if that page has no user mapping or is
- *        not one of @kmaps
+ *        not one of @gpages
  *
  * Pages without a user mapping are skipped.  If a page has no other references,
  * its kernel mapping is removed with the same hypercall; other pages wait for
  * the worker.
  *
  * Context: An MMU notifier, blocking or not; does not sleep.  Takes the lock of
- * the page table.
+ * the page table.  The caller holds a reference to the owner.
  */
-void gnttab_kmap_unmap_user(struct gnttab_kmap *kmaps, unsigned int count,
-			    struct mm_struct *mm, unsigned long addr, long byte)
+void granted_pages_unmap_user(struct granted_page *gpages, unsigned int count,
+			      struct mm_struct *mm, unsigned long addr, long byte)
 {
-	struct gnttab_kmap_owner *owner = kmaps->owner;
 	long byte_page = byte >> PAGE_SHIFT;
 	struct unmap_batch batch;
-	unsigned int i, done = 0;
+	unsigned int i;
 	spinlock_t *ptl;	/* the page table's */
 	pmd_t *pmd;
 	pte_t *pte;
 
 	/* User mappings are only removed, so this check needs no lock. */
 	for (i = 0; i < count; i++)
-		if (READ_ONCE(kmaps[i].state) == GNTTAB_KMAP_USER)
+		if (READ_ONCE(gpages[i].state) == GRANTED_PAGE_USER)
 			break;
 	if (i == count)
 		return;
@@ -418,159 +450,81 @@ void gnttab_kmap_unmap_user(struct gnttab_kmap *kmaps, unsigned int count,
 
 	/* Check under the lock: another caller may have unmapped the page. */
 	if (byte_page >= 0 && byte_page < count &&
-	    kmaps[byte_page].state == GNTTAB_KMAP_USER)
-		gnttab_kmap_clear_byte(&kmaps[byte_page], offset_in_page(byte));
+	    gpages[byte_page].state == GRANTED_PAGE_USER)
+		granted_page_clear_byte(&gpages[byte_page], offset_in_page(byte));
 
 	batch_init(&batch);
 	for (; i < count; i++) {
-		if (READ_ONCE(kmaps[i].state) != GNTTAB_KMAP_USER)
+		if (READ_ONCE(gpages[i].state) != GRANTED_PAGE_USER)
 			continue;
 
-		batch_add(&batch, &kmaps[i]);
-		if (batch_is_full(&batch))
-			done += batch_unmap(&batch);
+		batch_add(&batch, &gpages[i]);
 	}
-	done += batch_unmap(&batch);
+	batch_unmap(&batch);
 
-	/* Clear PTEs that Xen failed to unmap: the core mm must not see them. */
-	if (unlikely(atomic_read(&nr_retired))) {
-		for (i = 0; i < count; i++) {
-			/* Pairs with retire_kmap(). */
-			u8 state = smp_load_acquire(&kmaps[i].state);
-
-			if (state == GNTTAB_KMAP_RETIRED && kmaps[i].user_pte) {
-				kmaps[i].user_pte = 0;
-				pte_clear(mm, addr + i * PAGE_SIZE, pte + i);
-			}
-		}
-	}
+	if (unlikely(atomic_read(&nr_retired)))
+		clear_retired_ptes(gpages, count, mm, addr, pte);
 
 	pte_unmap_unlock(pte, ptl);
-
-	put_owner_deferred(owner, done);
 }
-EXPORT_SYMBOL_GPL(gnttab_kmap_unmap_user);
+EXPORT_SYMBOL_GPL(granted_pages_unmap_user);
 
 /**
- * gnttab_kmap_unmap - unmap pages that have no user mapping
- * @kmaps: the pages, all of one owner
+ * granted_pages_unmap - unmap pages that have no user mapping
+ * @gpages: the pages, all of one owner
  * @count: number of pages
  *
  * For auto-translated domains, where the core mm creates the user's PTEs and
  * they hold references, and to undo a mapping that failed half-way.  Pages that
  * are not mapped are skipped; pages with other references wait for the worker.
  *
- * Context: May sleep, as this may drop the owner's last reference.
+ * Context: Any; the caller holds a reference to the owner.
  */
-void gnttab_kmap_unmap(struct gnttab_kmap *kmaps, unsigned int count)
+void granted_pages_unmap(struct granted_page *gpages, unsigned int count)
 {
-	struct gnttab_kmap_owner *owner = kmaps->owner;
 	struct unmap_batch batch;
-	unsigned int i, done = 0;
+	unsigned int i;
 
 	batch_init(&batch);
 
 	for (i = 0; i < count; i++) {
-		if (READ_ONCE(kmaps[i].state) != GNTTAB_KMAP_MAPPED)
+		if (READ_ONCE(gpages[i].state) != GRANTED_PAGE_KERNEL)
 			continue;
 
-		batch_add(&batch, &kmaps[i]);
-		if (batch_is_full(&batch))
-			done += batch_unmap(&batch);
+		batch_add(&batch, &gpages[i]);
 	}
-	done += batch_unmap(&batch);
-
-	gnttab_kmap_put_owner(owner, done);
+	batch_unmap(&batch);
 }
-EXPORT_SYMBOL_GPL(gnttab_kmap_unmap);
+EXPORT_SYMBOL_GPL(granted_pages_unmap);
 
 /**
- * gnttab_kmap_release - make unmapped pages usable again
- * @kmaps: the pages
+ * granted_pages_release - make unmapped pages usable again
+ * @gpages: the pages
  * @count: number of pages
  *
- * Removes the M2P overrides of pages in GNTTAB_KMAP_GONE and unfreezes their
+ * Removes the M2P overrides of pages in GRANTED_PAGE_GONE and unfreezes their
  * reference counts.  Other pages are skipped.
  *
  * Context: An RCU grace period has passed since the last page was unmapped.
  */
-void gnttab_kmap_release(struct gnttab_kmap *kmaps, unsigned int count)
+void granted_pages_release(struct granted_page *gpages, unsigned int count)
 {
 	unsigned int i;
 
 	for (i = 0; i < count; i++) {
-		struct gnttab_kmap *kmap = &kmaps[i];
+		struct granted_page *gpage = &gpages[i];
 
-		if (kmap->state != GNTTAB_KMAP_GONE)
+		if (gpage->state != GRANTED_PAGE_GONE)
 			continue;
 
-		m2p_remove_override(kmap->gfn, page_to_pfn(kmap->page));
+		m2p_remove_override(gpage->gfn, page_to_pfn(gpage->page));
 		/* No frame is translated to the page now: it may be reused. */
-		if (kmap->frozen)
-			page_ref_unfreeze(kmap->page, 1);
-		kmap->state = GNTTAB_KMAP_NONE;
+		if (gpage->frozen)
+			page_ref_unfreeze(gpage->page, 1);
+		gpage->state = GRANTED_PAGE_NONE;
 	}
 }
-EXPORT_SYMBOL_GPL(gnttab_kmap_release);
-
-/* Unmap a batch of waiting pages, which may have different owners. */
-static void batch_unmap_waiting(struct unmap_batch *batch)
-{
-	unsigned int i, done;
-
-	atomic_sub(batch->nr_kmaps, &nr_waiting);
-	done = batch_unmap(batch);
-
-	for (i = 0; i < done; i++)
-		put_owner_deferred(batch->kmaps[i]->owner, 1);
-}
-
-/*
- * Check the first pages of a list.  Unmap those without other references,
- * requeue the others at the end of @list, or of old_kmaps after enough checks.
- */
-static void look_at_kmaps(struct list_head *list)
-{
-	struct gnttab_kmap *kmap, *tmp;
-	struct unmap_batch batch;
-	unsigned int n = 0;
-	LIST_HEAD(young);
-	LIST_HEAD(look);
-	LIST_HEAD(old);
-
-	batch_init(&batch);
-
-	spin_lock_irq(&wait_lock);
-	list_for_each_entry(kmap, list, waiting) {
-		if (++n == WAIT_PAGES_PER_ROUND)
-			break;
-	}
-	if (n == WAIT_PAGES_PER_ROUND)
-		list_cut_position(&look, list, &kmap->waiting);
-	else
-		list_splice_init(list, &look);
-	spin_unlock_irq(&wait_lock);
-
-	list_for_each_entry_safe(kmap, tmp, &look, waiting) {
-		if (page_ref_count(kmap->page) <= 1) {
-			list_del(&kmap->waiting);
-			batch_add(&batch, kmap);
-			if (batch_is_full(&batch))
-				batch_unmap_waiting(&batch);
-		} else if (kmap->looks < WAIT_YOUNG_LOOKS) {
-			kmap->looks++;
-			list_move_tail(&kmap->waiting, &young);
-		} else {
-			list_move_tail(&kmap->waiting, &old);
-		}
-	}
-	batch_unmap_waiting(&batch);
-
-	spin_lock_irq(&wait_lock);
-	list_splice_tail(&young, &young_kmaps);
-	list_splice_tail(&old, &old_kmaps);
-	spin_unlock_irq(&wait_lock);
-}
+EXPORT_SYMBOL_GPL(granted_pages_release);
 
 static bool refs_are_held(const struct gntab_unmap_queue_data *item)
 {
@@ -589,55 +543,104 @@ static void unmap_refs(struct gntab_unmap_queue_data *item)
 		   item);
 }
 
-static void look_at_refs(struct list_head *list)
+/*
+ * Check an entry, and unmap it if it has no other references.  Returns the number
+ * of unsuccessful checks so far, or 0 if the entry no longer waits.
+ */
+static unsigned int check_page(struct list_head *entry, struct unmap_batch *batch)
 {
-	struct gntab_unmap_queue_data *item, *tmp;
+	struct granted_page *gpage = list_entry(entry, struct granted_page, waiting);
+
+	if (page_ref_count(gpage->page) <= 1) {
+		batch_add(batch, gpage);
+		return 0;
+	}
+
+	if (gpage->checks < WAIT_YOUNG_CHECKS)
+		gpage->checks++;
+
+	return gpage->checks;
+}
+
+static unsigned int check_refs(struct list_head *entry, struct unmap_batch *batch)
+{
+	struct gntab_unmap_queue_data *item =
+		list_entry(entry, struct gntab_unmap_queue_data, list);
+
+	if (!refs_are_held(item)) {
+		unmap_refs(item);
+		return 0;
+	}
+
+	if (item->age < WAIT_YOUNG_CHECKS)
+		item->age++;
+
+	return item->age;
+}
+
+typedef unsigned int (*check_fn)(struct list_head *entry, struct unmap_batch *batch);
+
+/* Check the first @max entries of one of the lists in @wait. */
+static void check_list(struct wait_list *wait, struct list_head *list,
+		       check_fn check, unsigned int max)
+{
+	struct list_head *entry, *next;
+	struct unmap_batch batch;
+	unsigned int n = 0;
 	LIST_HEAD(young);
-	LIST_HEAD(look);
+	LIST_HEAD(todo);
 	LIST_HEAD(old);
 
 	spin_lock_irq(&wait_lock);
-	list_splice_init(list, &look);
+	list_splice_init(list, &todo);
 	spin_unlock_irq(&wait_lock);
 
-	list_for_each_entry_safe(item, tmp, &look, list) {
-		if (!refs_are_held(item)) {
-			list_del(&item->list);
-			unmap_refs(item);
-		} else if (item->age < WAIT_YOUNG_LOOKS) {
-			item->age++;
-			list_move_tail(&item->list, &young);
-		} else {
-			list_move_tail(&item->list, &old);
-		}
+	batch_init(&batch);
+	list_for_each_safe(entry, next, &todo) {
+		unsigned int checks;
+
+		if (n++ == max)
+			break;
+
+		list_del(entry);
+		checks = check(entry, &batch);
+		if (checks)
+			list_add_tail(entry, checks < WAIT_YOUNG_CHECKS ? &young : &old);
 	}
+	batch_unmap(&batch);
 
 	spin_lock_irq(&wait_lock);
-	list_splice_tail(&young, &young_refs);
-	list_splice_tail(&old, &old_refs);
+	list_splice(&todo, list);
+	list_splice_tail(&young, &wait->young);
+	list_splice_tail(&old, &wait->old);
 	spin_unlock_irq(&wait_lock);
+}
+
+/* Check a wait list.  Returns after how many ms to do so again, 0 if empty. */
+static unsigned int check_wait_list(struct wait_list *wait, check_fn check,
+				    unsigned int max)
+{
+	check_list(wait, &wait->young, check, max);
+	/* Not time_after(): jiffies may wrap during weeks without work. */
+	if (jiffies - wait->old_checked >= msecs_to_jiffies(WAIT_OLD_MS)) {
+		check_list(wait, &wait->old, check, max);
+		wait->old_checked = jiffies;
+	}
+
+	/* Needs no lock: only the worker removes entries. */
+	if (!list_empty(&wait->young))
+		return WAIT_YOUNG_MS;
+
+	return list_empty(&wait->old) ? 0 : WAIT_OLD_MS;
 }
 
 static void unmap_worker(struct work_struct *work)
 {
-	static unsigned long last_old_look = INITIAL_JIFFIES;
-	unsigned int delay = 0;
+	unsigned int delay, pages_delay;
 
-	look_at_refs(&young_refs);
-	look_at_kmaps(&young_kmaps);
-	/* Not time_after(): jiffies may wrap during weeks without work. */
-	if (jiffies - last_old_look >= msecs_to_jiffies(WAIT_OLD_MS)) {
-		look_at_refs(&old_refs);
-		look_at_kmaps(&old_kmaps);
-		last_old_look = jiffies;
-	}
-
-	spin_lock_irq(&wait_lock);
-	if (!list_empty(&young_kmaps) || !list_empty(&young_refs))
-		delay = WAIT_YOUNG_MS;
-	else if (!list_empty(&old_kmaps) || !list_empty(&old_refs))
-		delay = WAIT_OLD_MS;
-	spin_unlock_irq(&wait_lock);
+	delay = check_wait_list(&waiting_refs, check_refs, UINT_MAX);
+	pages_delay = check_wait_list(&waiting_pages, check_page, WAIT_PAGES_PER_ROUND);
+	delay = min_not_zero(delay, pages_delay);
 
 	/* Does nothing if the work has been queued since. */
 	if (delay)
@@ -663,7 +666,7 @@ void gnttab_unmap_refs_async(struct gntab_unmap_queue_data *item)
 	}
 
 	item->age = 0;
-	wait_on(&item->list, &young_refs);
+	wait_on(&item->list, &waiting_refs);
 }
 EXPORT_SYMBOL_GPL(gnttab_unmap_refs_async);
 
@@ -703,8 +706,6 @@ EXPORT_SYMBOL_GPL(gnttab_unmap_refs_sync);
 
 static int __init grant_unmap_init(void)
 {
-	struct dentry *dir;
-
 	if (!xen_domain())
 		return 0;
 
@@ -713,9 +714,9 @@ static int __init grant_unmap_init(void)
 	if (!unmap_wq)
 		unmap_wq = system_long_wq;
 
-	dir = debugfs_create_dir("xen-grant-unmap", NULL);
-	debugfs_create_atomic_t("waiting", 0400, dir, &nr_waiting);
-	debugfs_create_atomic_t("retired", 0400, dir, &nr_retired);
+	gnttab_debugfs = debugfs_create_dir("xen-grants", NULL);
+	debugfs_create_atomic_t("waiting", 0400, gnttab_debugfs, &nr_waiting);
+	debugfs_create_atomic_t("retired", 0400, gnttab_debugfs, &nr_retired);
 
 	return 0;
 }

@@ -248,4 +248,5 @@ static struct kunit_suite m2p_override_test_suite = {
 kunit_test_suite(m2p_override_test_suite);
 
 MODULE_DESCRIPTION("KUnit tests of the Xen M2P override");
+MODULE_IMPORT_NS("EXPORTED_FOR_KUNIT_TESTING");
 MODULE_LICENSE("GPL");

@@ -50,6 +50,7 @@
  * memory for an entry, the addition fails and the PTE is special.
  */
 
+#include <kunit/visibility.h>
 #include <linux/atomic.h>
 #include <linux/debugfs.h>
 #include <linux/export.h>
@@ -59,6 +60,7 @@
 #include <linux/spinlock.h>
 #include <linux/vmalloc.h>
 
+#include <xen/grant_unmap.h>
 #include <xen/interface/xen.h>
 #include <xen/interface/memory.h>
 #include <xen/xen.h>
@@ -81,7 +83,7 @@ EXPORT_SYMBOL_GPL(m2p_overrides);
 unsigned long m2p_override_nr __ro_after_init;
 EXPORT_SYMBOL_GPL(m2p_override_nr);
 
-static atomic_long_t m2p_override_entries = ATOMIC_LONG_INIT(0);
+static atomic_t m2p_override_entries = ATOMIC_INIT(0);
 
 /*
  * Serializes takeovers with removals.  Without it, between the check of the old
@@ -186,7 +188,7 @@ int m2p_add_override(unsigned long mfn, unsigned long pfn)
 
 	old = cmpxchg(entry, 0, pfn + 1);
 	if (!old) {
-		atomic_long_inc(&m2p_override_entries);
+		atomic_inc(&m2p_override_entries);
 		return 0;
 	}
 
@@ -204,7 +206,7 @@ int m2p_add_override(unsigned long mfn, unsigned long pfn)
 
 	return taken_over ? 0 : -EBUSY;
 }
-EXPORT_SYMBOL_GPL(m2p_add_override);
+EXPORT_SYMBOL_IF_KUNIT(m2p_add_override);
 
 /**
  * m2p_remove_override - remove the override of a foreign frame
@@ -232,19 +234,11 @@ void m2p_remove_override(unsigned long mfn, unsigned long pfn)
 	spin_lock(&m2p_override_lock);
 	if (READ_ONCE(*entry) == pfn + 1) {
 		WRITE_ONCE(*entry, 0);
-		atomic_long_dec(&m2p_override_entries);
+		atomic_dec(&m2p_override_entries);
 	}
 	spin_unlock(&m2p_override_lock);
 }
-EXPORT_SYMBOL_GPL(m2p_remove_override);
-
-static int m2p_override_entries_get(void *data, u64 *val)
-{
-	*val = atomic_long_read(&m2p_override_entries);
-	return 0;
-}
-DEFINE_DEBUGFS_ATTRIBUTE(m2p_override_entries_fops, m2p_override_entries_get,
-			 NULL, "%llu\n");
+EXPORT_SYMBOL_IF_KUNIT(m2p_remove_override);
 
 static int __init m2p_override_init(void)
 {
@@ -253,9 +247,8 @@ static int __init m2p_override_init(void)
 	if (!xen_pv_domain())
 		return 0;
 
-	debugfs_create_file("entries", 0400,
-			    debugfs_create_dir("xen-m2p-override", NULL),
-			    NULL, &m2p_override_entries_fops);
+	debugfs_create_atomic_t("overrides", 0400, gnttab_debugfs,
+				&m2p_override_entries);
 	/*
 	 * A ballooned page can be returned to the page allocator, which resets
 	 * its count, while a lockless walker that read its PTE long ago has
@@ -274,4 +267,5 @@ static int __init m2p_override_init(void)
 
 	return 0;
 }
-subsys_initcall(m2p_override_init);
+/* After grant_unmap_init(), which creates gnttab_debugfs. */
+fs_initcall(m2p_override_init);

@@ -48,7 +48,7 @@ struct gup_test {
 #define MANY_MAPS	10000
 
 /* A kernel of the series has this. */
-#define WAITING_PAGES	"/sys/kernel/debug/xen-grant-unmap/waiting"
+#define WAITING_PAGES	"/sys/kernel/debug/xen-grants/waiting"
 
 #define SIZES		6
 static const unsigned int sizes[SIZES] = { 1, 11, 32, 128, 256, PAGES_MAX };

@@ -16,9 +16,9 @@ counter()
 	echo $((value))
 }
 
-entries() { counter xen-m2p-override/entries; }
-waiting() { counter xen-grant-unmap/waiting; }
-retired() { counter xen-grant-unmap/retired; }
+entries() { counter xen-grants/overrides; }
+waiting() { counter xen-grants/waiting; }
+retired() { counter xen-grants/retired; }
 
 fail()
 {

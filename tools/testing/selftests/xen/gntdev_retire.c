@@ -5,7 +5,7 @@
  * What should happen
  *
  *   The page's contents are unknown, so it is retired: it is never used again,
- *   is counted in xen-grant-unmap/retired, and a line in the kernel log has the
+ *   is counted in xen-grants/retired, and a line in the kernel log has the
  *   grant, its domain and Xen's status.  There are no other effects: munmap()
  *   and exit succeed, the other pages of the mapping are unmapped and reused,
  *   and the same grant can be mapped again, into another page.  It makes no

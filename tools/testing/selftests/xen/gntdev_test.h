@@ -212,7 +212,7 @@ static inline long read_counter(const char *path)
 /* Override entries, waiting pages, retired pages; -1: no such counter. */
 static inline long count_entries(void)
 {
-	return read_counter(DEBUGFS "/xen-m2p-override/entries");
+	return read_counter(DEBUGFS "/xen-grants/overrides");
 }
 
 /* The module parameter; an unpatched kernel has none. */
@@ -232,12 +232,12 @@ static inline bool override_enabled(void)
 
 static inline long count_waiting(void)
 {
-	return read_counter(DEBUGFS "/xen-grant-unmap/waiting");
+	return read_counter(DEBUGFS "/xen-grants/waiting");
 }
 
 static inline long count_retired(void)
 {
-	return read_counter(DEBUGFS "/xen-grant-unmap/retired");
+	return read_counter(DEBUGFS "/xen-grants/retired");
 }
 
 /* ------------------------------------------------------------------ */
