@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Lets batches of grant table operations fail, for tests.
+ * Fault injection for grant table operations.
  *
- * Some of what Xen can answer is hard to bring about: that a frame is paged
- * out, that it does not unmap a page, that the hypercall itself fails.  Here a
- * batch can be made to have such an answer.  Xen never sees the op which fails;
- * the others of its batch it does.
+ * Some failures are hard to provoke: a frame that is paged out, a page that Xen
+ * does not unmap, a hypercall that fails as a whole.  This makes one op of a
+ * batch, or the whole batch, fail.  The op that fails is not passed to Xen, the
+ * other ops of its batch are.
  *
- * debugfs has, in fail_grant_op/, the knobs of every kind of fault (see
+ * The directory fail_grant_op/ in debugfs has the usual files (see
  * Documentation/fault-injection/fault-injection.rst) and three more:
  *
- *   cmds    mask of what can fail: 1 << GNTTABOP_map_grant_ref (1),
+ *   cmds    mask of the commands that can fail: 1 << GNTTABOP_map_grant_ref (1),
  *           1 << GNTTABOP_unmap_grant_ref (2)
- *   op      number of the op in its batch; of a smaller batch the last one
- *   status  what Xen is said to answer, without the minus sign of the
- *           GNTST_* values; 0 lets the whole hypercall fail with -EFAULT
+ *   op      index of the op in its batch; if the batch is smaller, its last op
+ *   status  status of the op, without the minus sign of the GNTST_* values;
+ *           0 makes the whole hypercall fail with -EFAULT
  */
 
 #include <linux/bits.h>
@@ -48,12 +48,12 @@ static void set_status(unsigned int cmd, void *ops, unsigned int i, s16 status)
 /**
  * gnttab_batch_op - map or unmap a batch of grants
  * @cmd: GNTTABOP_map_grant_ref or GNTTABOP_unmap_grant_ref
- * @ops: of the struct that belongs to @cmd
+ * @ops: array of the struct that @cmd takes
  * @count: number of ops
  *
- * Context: that of a hypercall, which is any.
- * Return: 0 if Xen has looked at the ops, each of which has a status then; a
- * negative errno else.
+ * Context: Any.
+ * Return: 0 if Xen has processed the ops, each of which then has a status; else
+ * a negative errno.
  */
 int gnttab_batch_op(unsigned int cmd, void *ops, unsigned int count)
 {

@@ -178,7 +178,7 @@ static void retire_page(struct granted_page *gpage, s16 status)
 	/* Pairs with clear_retired_ptes(), which then reads user_pte. */
 	smp_store_release(&gpage->state, GRANTED_PAGE_RETIRED);
 	atomic_inc(&nr_retired);
-	pr_err("Xen refused to unmap grant %u of domain %u (status %d): page retired\n",
+	pr_err("Xen failed to unmap grant %u of domain %u (status %d): page retired\n",
 	       foreign ? foreign->gref : INVALID_GRANT_REF,
 	       foreign ? foreign->domid : DOMID_INVALID, status);
 }

@@ -20,7 +20,7 @@ struct module;
  * @GRANTED_PAGE_USER: mapped by the kernel and in a user's page table
  * @GRANTED_PAGE_WAITING: still mapped by the kernel, as the page is referenced
  * @GRANTED_PAGE_GONE: unmapped, but lockless walkers may still find the page
- * @GRANTED_PAGE_RETIRED: Xen refused to unmap it; never to be used again
+ * @GRANTED_PAGE_RETIRED: Xen failed to unmap it; never to be used again
  */
 enum granted_page_state {
 	GRANTED_PAGE_NONE,

@@ -140,7 +140,7 @@ static int spoil_pte(struct grants *g, int i, char *addr)
 /* ------------------------------------------------------------------ */
 /* The kernel's log */
 
-#define REFUSED		"Xen refused to unmap"
+#define REFUSED		"Xen failed to unmap"
 
 struct refusal {
 	unsigned int ref;
