@@ -1,7 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
 #
 # The programs that the lab's scripts run in dom0, and the plugins for QEMU, made
-# into $(BUILD)/lab.
+# into $(BUILD)/lab; and what dom0-run boots beside the kernel:
+#
+#	boot		Xen, uncompressed as QEMU can load it; the initramfs of dom0 and of
+#			the guest; and domu, "$DOMU" of the command in dom0
+#	arm64		the initramfs of both domains there
 #
 #	make -s -f scripts/lab/host/programs.mk BUILD=DIRECTORY [TARGET]
 
@@ -20,6 +24,8 @@ PLUGIN_VERSION = $(shell $(QEMU) --version | sed -n 's/^QEMU emulator version \(
 programs: $(OUT)/aio-demo
 bench: $(OUT)/bench $(OUT)/count-insns.so
 delay: $(OUT)/delay-at.so
+boot: $(OUT)/xen $(OUT)/domu $(OUT)/dom0.cpio $(OUT)/guest.cpio
+arm64: $(OUT)/arm64.cpio
 
 $(OUT)/%.so: $(SRC)host/%.c $(SRC)host/bench-marks.h $(SRC)host/qemu-plugin.h $(THIS) | $(OUT)
 	$(CC) $(CFLAGS) -Wno-unused-parameter -DQEMU_PLUGIN_VERSION=$(PLUGIN_VERSION) -fPIC \
@@ -33,4 +39,60 @@ $(OUT)/%: $(SRC)dom0/%.c $(SRC)dom0/grant-map.h $(SRC)host/bench-marks.h $(THIS)
 $(OUT):
 	mkdir -p $@
 
-.PHONY: programs bench delay
+# --- what dom0-run boots --------------------------------------------------
+
+HYPERVISOR := $(lastword $(wildcard /boot/xen-*.gz))
+BUSYBOX := $(shell command -v busybox)
+APPLETS = $(filter-out busybox,$(shell $(BUSYBOX) --list))
+# What each initramfs holds: FILE=NAME.
+dom0 := $(SRC)dom0/initramfs-init=init $(BUSYBOX)=bin/busybox
+guest := $(SRC)guest/init=init $(BUSYBOX)=bin/busybox $(OUT)/guest-agent=bin/guest-agent
+arm64 := $(SRC)dom0/initramfs-init=init $(BUILD)/arm64/busybox=bin/busybox $(SRC)guest/init=guest-init
+
+ifneq ($(filter boot,$(MAKECMDGOALS)),)
+ifeq ($(and $(HYPERVISOR),$(BUSYBOX),$(wildcard /usr/include/xenctrl.h),$(shell command -v cpio)),)
+$(error busybox, Xen, its headers or cpio is not installed: run scripts/setup)
+endif
+ifneq ($(shell readelf -l $(BUSYBOX) | grep INTERP),)
+$(error $(BUSYBOX) is not static: install busybox-static, or run scripts/setup)
+endif
+endif
+
+# Make all of it again if a package is upgraded, whose files can have an old date, and if
+# another copy of this project made it.
+MADE_BY := $(OUT)/made-by-$(subst /,-,$(abspath $(SRC)))
+UPGRADES := $(wildcard $(addprefix /var/lib/dpkg/info/,libxen-dev*.list busybox-static.list \
+	xen-hypervisor-*.list)) $(MADE_BY) $(THIS)
+$(MADE_BY): | $(OUT)
+	rm -f $(OUT)/made-by-*
+	touch $@
+
+compile = $(CC) -std=gnu11 -D_GNU_SOURCE -O2 -Wall -Wextra -static -s -o $@.new $< $(LIBXEN) \
+	-lxenstore -lxentoolcore && mv $@.new $@
+$(OUT)/domu: LIBXEN := -lxenctrl -lxenforeignmemory -lxencall -lxengnttab -lxenevtchn \
+	-lxendevicemodel -lxentoollog -lpthread
+$(OUT)/domu: $(SRC)dom0/domu.c $(SRC)guest/domu-message.h $(UPGRADES)
+	$(compile)
+$(OUT)/guest-agent: $(SRC)guest/guest-agent.c $(SRC)guest/domu-message.h $(UPGRADES)
+	$(compile)
+
+$(OUT)/xen: $(HYPERVISOR) $(UPGRADES)
+	zcat $< >$@.new
+	mv $@.new $@
+
+# In dom0 the other programs are those of its root, not busybox's.
+$(OUT)/dom0.cpio: APPLETS := sh cat cp grep hostname ifconfig mkdir mount mv reboot sleep sync \
+	tail umount usleep
+.SECONDEXPANSION:
+$(OUT)/%.cpio: $$(foreach f,$$($$*),$$(firstword $$(subst =, ,$$f))) $(UPGRADES)
+	rm -rf $@.tree
+	mkdir -p $(addprefix $@.tree/,bin dev etc lower proc put root run sbin sys sysroot tmp upper usr)
+	ln -s ../bin $@.tree/usr/bin
+	for applet in $(APPLETS); do ln -s busybox $@.tree/bin/$$applet; done
+	for file in $($*); do install -m 755 "$${file%=*}" "$@.tree/$${file#*=}" || exit; done
+	cd $@.tree && find . | LC_ALL=C sort | cpio --quiet -o -H newc -R 0:0 >$@.new
+	mv $@.new $@
+	rm -rf $@.tree
+
+.PHONY: programs bench delay boot arm64
+.SECONDARY:
