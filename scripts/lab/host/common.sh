@@ -143,6 +143,17 @@ scratch()
 	trap 'rm -rf "${_scratch[@]}"' EXIT
 }
 
+# tree_hash TREE: prints the hash of a git work tree with all that is edited and new
+tree_hash()
+(
+	GIT_INDEX_FILE=$(mktemp "$BUILD/scratch.XXXXXX")
+	export GIT_INDEX_FILE
+	trap 'rm -f "$GIT_INDEX_FILE"' EXIT
+	cp "$1/.git/index" "$GIT_INDEX_FILE"
+	git -C "$1" add -A
+	git -C "$1" write-tree
+)
+
 # end_process PID: with SIGTERM, and after 5 s with SIGKILL; -PID is a process group
 end_process()
 {
