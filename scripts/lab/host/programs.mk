@@ -7,7 +7,7 @@
 #			the guest; and domu, "$DOMU" of the command in dom0
 #	arm64		the initramfs of both domains there
 #
-#	make -s -f scripts/lab/host/programs.mk BUILD=DIRECTORY [TARGET]
+# build_programs in selftests.sh calls it: the programs share code with the selftests.
 
 THIS := $(lastword $(MAKEFILE_LIST))
 SRC := $(dir $(THIS))../
@@ -32,8 +32,8 @@ $(OUT)/%.so: $(SRC)host/%.c $(SRC)host/bench-marks.h $(SRC)host/qemu-plugin.h $(
 		-shared -fvisibility=hidden -o $@.new $<
 	mv $@.new $@
 
-$(OUT)/%: $(SRC)dom0/%.c $(SRC)dom0/grant-map.h $(SRC)host/bench-marks.h $(THIS) | $(OUT)
-	$(CC) $(CFLAGS) $(LDFLAGS) -o $@.new $< -laio -luring
+$(OUT)/%: $(SRC)dom0/%.c $(XEN)/gntdev_test.h $(SRC)host/bench-marks.h $(THIS) | $(OUT)
+	$(CC) $(CFLAGS) -I $(XEN) -isystem $(SELFTESTS)/usr/include -I $(TREE) $(LDFLAGS) -o $@.new $<
 	mv $@.new $@
 
 $(OUT):
