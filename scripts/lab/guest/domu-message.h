@@ -11,53 +11,21 @@
  *	req/<slot>/<n>		its bytes in chunks, from 0
  *	rsp/<slot>		the answer, in the same way
  *
- * The client names a slot that only it uses, and removes it in the end.
- *
- * Requests go through libxenstore, watches to the kernel's device: there an event can
- * come before the answer to the watch, and the static libxenstore, which has no thread
- * to sort them, then closes the connection.
+ * The client names a slot that only it uses, and removes it in the end. A request is
+ * words, each ended by a NUL. An answer is the exit status of "$DOMU" on a line, then
+ * the output; with a status of -1 the output says why the request failed.
  */
 #ifndef DOMU_MESSAGE_H
 #define DOMU_MESSAGE_H
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 #include <xenstore.h>
-#include <xen/io/xs_wire.h>
 
 #define CHUNK	3500	/* a message of xenstore is 4096 bytes, with the path */
-
-/* A file descriptor of a watch, or -1 */
-static inline int watch_open(const char *path)
-{
-	struct xsd_sockmsg head = { .type = XS_WATCH, .len = strlen(path) + 2 };
-	char msg[sizeof(head) + 256] = "";	/* the token is empty */
-	int fd = open("/dev/xen/xenbus", O_RDWR | O_CLOEXEC);
-
-	memcpy(msg, &head, sizeof(head));
-	memcpy(msg + sizeof(head), path, strlen(path));
-	if (write(fd, msg, sizeof(head) + head.len) < 0)
-		return -1;
-	return fd;
-}
-
-/* Waits for a message of a watch, and sets @path to that of an event, else to "" */
-static inline bool watch_read(int fd, char path[XENSTORE_PAYLOAD_MAX])
-{
-	struct xsd_sockmsg head;
-
-	if (read(fd, &head, sizeof(head)) != sizeof(head) || head.len > XENSTORE_PAYLOAD_MAX ||
-	    read(fd, path, head.len) != (ssize_t)head.len || head.type == XS_ERROR)
-		return false;
-	if (head.type != XS_WATCH_EVENT)
-		*path = 0;
-	return true;
-}
 
 /* @dir: "req" or "rsp" in the guest's data directory, as this side names it */
 static inline bool message_send(struct xs_handle *xs, const char *dir, const char *slot,
@@ -72,11 +40,10 @@ static inline bool message_send(struct xs_handle *xs, const char *dir, const cha
 			return false;
 	}
 	snprintf(path, sizeof(path), "%s/%s", dir, slot);
-	snprintf(size, sizeof(size), "%zu", len);
-	return xs_write(xs, XBT_NULL, path, size, strlen(size));
+	return xs_write(xs, XBT_NULL, path, size, sprintf(size, "%zu", len));
 }
 
-/* The bytes and a NUL after them; NULL if there is no message (yet) */
+/* Its bytes and a NUL, and removes the message; NULL if there is none (yet) */
 static inline char *message_receive(struct xs_handle *xs, const char *dir, const char *slot,
 				    size_t *len)
 {
@@ -99,6 +66,8 @@ static inline char *message_receive(struct xs_handle *xs, const char *dir, const
 		memcpy(data + at, chunk, got);
 		free(chunk);
 	}
+	snprintf(path, sizeof(path), "%s/%s", dir, slot);
+	xs_rm(xs, XBT_NULL, path);
 	return data;
 }
 

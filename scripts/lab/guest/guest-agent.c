@@ -3,8 +3,6 @@
  * The guest's side of "$DOMU ..." (see dom0-run --help): grants pages to dom0,
  * hashes them, takes them back, runs programs.
  *
- * A request is words, each ended by a NUL. The answer is the exit status of
- * "$DOMU", or "E" for an error, on the first line, and the output after it.
  * Programs run in a child which sends the answer itself, so that pages can be
  * granted and hashed meanwhile.
  *
@@ -12,6 +10,8 @@
  * (gntalloc ends a grant that neither the file nor a VMA holds), so that munmap()
  * of one page ends one grant.
  */
+#include <err.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <stdint.h>
 #include <sys/ioctl.h>
@@ -19,6 +19,7 @@
 #include <sys/random.h>
 #include <sys/wait.h>
 #include <xen/gntalloc.h>
+#include <xen/io/xs_wire.h>
 #include "domu-message.h"
 
 #define PAGE	4096UL
@@ -27,49 +28,32 @@
 /* By reference; NULL: not granted. */
 static void *grants[MAX_REF];
 
-static void fail(FILE *out, const char *what, const char *why)
+/* Each function for a request writes its output to @out and returns its status. */
+static int fail(FILE *out, const char *what, const char *why)
 {
-	rewind(out);
-	fprintf(out, "E\n%s: %s\n", what, why);
+	fprintf(out, "%s: %s\n", what, why);
+	return -1;
 }
 
-static void **find_grant(const char *word)
-{
-	char *end;
-	unsigned long ref = strtoul(word, &end, 0);
-
-	if (!*word || *end || ref >= MAX_REF || !grants[ref])
-		return NULL;
-	return &grants[ref];
-}
-
-static void do_grant(FILE *out, char **word)
+static int do_grant(FILE *out, char **word)
 {
 	struct ioctl_gntalloc_dealloc_gref dealloc;
 	struct ioctl_gntalloc_alloc_gref *op;
-	unsigned long n, i;
-	int fd;
+	unsigned long n = strtoul(word[0], NULL, 0), i;
+	int fd, status = 0;
 
-	n = strtoul(word[0], NULL, 0);
-	if (!n || (word[1] && strcmp(word[1], "ro"))) {
-		fail(out, "grant", "usage: grant N [ro]");
-		return;
-	}
-
+	if (!n || (word[1] && strcmp(word[1], "ro")))
+		return fail(out, "grant", "usage: grant N [ro]");
 	fd = open("/dev/xen/gntalloc", O_RDWR | O_CLOEXEC);
 	op = calloc(1, sizeof(*op) + n * sizeof(op->gref_ids[0]));
-	if (fd < 0 || !op) {
-		fail(out, "/dev/xen/gntalloc", strerror(errno));
-		goto out;
-	}
+	if (fd < 0 || !op)
+		err(1, "/dev/xen/gntalloc");
 	op->count = n;
 	op->flags = word[1] ? 0 : GNTALLOC_FLAG_WRITABLE;
 	if (ioctl(fd, IOCTL_GNTALLOC_ALLOC_GREF, op)) {
-		fail(out, "grant", strerror(errno));
-		goto out;
+		status = fail(out, "grant", strerror(errno));
+		n = 0;
 	}
-
-	fprintf(out, "0\n");
 	for (i = 0; i < n; i++) {
 		unsigned int ref = op->gref_ids[i];
 		void *page = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED,
@@ -77,7 +61,7 @@ static void do_grant(FILE *out, char **word)
 
 		if (page == MAP_FAILED || ref >= MAX_REF ||
 		    getrandom(page, PAGE, GRND_INSECURE) != PAGE) {
-			fail(out, "a granted page", strerror(errno));
+			status = fail(out, "a granted page", strerror(errno));
 			break;
 		}
 		/* A long "run" must not hold what is released meanwhile. */
@@ -85,163 +69,155 @@ static void do_grant(FILE *out, char **word)
 		grants[ref] = page;
 		fprintf(out, "%u%c", ref, i + 1 < n ? ' ' : '\n');
 	}
-
 	dealloc.index = op->index;
 	dealloc.count = n;
-	if (ioctl(fd, IOCTL_GNTALLOC_DEALLOC_GREF, &dealloc))
-		fail(out, "gntalloc", strerror(errno));
-out:
+	if (n && ioctl(fd, IOCTL_GNTALLOC_DEALLOC_GREF, &dealloc))
+		status = fail(out, "gntalloc", strerror(errno));
 	free(op);
-	if (fd >= 0)
-		close(fd);
+	close(fd);
+	return status;
 }
 
-static void do_release(FILE *out, char **word)
+static int do_release(FILE *out, char **word)
 {
-	void **grant;
-
+	(void)out;
 	for (; *word; word++) {
-		grant = find_grant(*word);
-		if (grant) {
-			munmap(*grant, PAGE);
-			*grant = NULL;
-		}
+		munmap(grants[atoi(*word)], PAGE);
+		grants[atoi(*word)] = NULL;
 	}
-	fprintf(out, "0\n");
+	return 0;
 }
 
-/* Writes the pages into a file, for a child does not have them. */
-static bool save_pages(FILE *out, char **word, const char *file)
+static int do_sha256(FILE *out, char **word)
 {
-	FILE *pages = fopen(file, "w");
-	bool saved = pages;
+	FILE *pipe = popen("sha256sum >/tmp/sha256", "w"), *hash;
+	char text[65];
 
-	for (; saved && *word; word++)
-		saved = fwrite(*find_grant(*word), PAGE, 1, pages) == 1;
-	if (pages && fclose(pages))
-		saved = false;
-	if (!saved)
-		fail(out, file, strerror(errno));
-	return saved;
+	for (; pipe && *word; word++)
+		fwrite(grants[atoi(*word)], PAGE, 1, pipe);
+	if (!pipe || pclose(pipe))
+		return fail(out, "sha256sum", "it failed");
+	hash = fopen("/tmp/sha256", "r");
+	if (!hash || fscanf(hash, "%64s", text) != 1)
+		return fail(out, "sha256sum", "no hash");
+	fclose(hash);
+	fprintf(out, "%s\n", text);
+	return 0;
 }
 
-static void answer(struct xs_handle *xs, const char *slot, FILE *out, char **text, size_t *len)
+static int do_run(FILE *out, char **word)
 {
-	fflush(out);
-	if (message_send(xs, "data/rsp", slot, *text, *len))
-		return;
-	fail(out, "the answer", "it does not fit into xenstore");
-	fflush(out);
-	message_send(xs, "data/rsp", slot, *text, *len);
-}
+	int status, null = open("/dev/null", O_RDONLY);
+	pid_t pid = fork();
 
-/* In a child. The output is kept in a file until the status is known. */
-static void run(const char *slot, char **word)
-{
-	char buf[4096], *text;
-	FILE *out, *output = tmpfile();
-	int status, null;
-	size_t len, n;
-	pid_t pid;
-
-	out = open_memstream(&text, &len);
-	null = open("/dev/null", O_RDONLY);
-	if (!output || !out)
-		_exit(1);
-	pid = fork();
 	if (!pid) {
 		dup2(null, 0);
-		dup2(fileno(output), 1);
-		dup2(fileno(output), 2);
+		dup2(fileno(out), 1);
+		dup2(fileno(out), 2);
 		execvp(word[0], word);
-		dprintf(2, "%s: %s\n", word[0], strerror(errno));
+		fprintf(stderr, "%s: %s\n", word[0], strerror(errno));
 		_exit(127);
 	}
 	waitpid(pid, &status, 0);
-	fprintf(out, "%d\n", WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
-	rewind(output);
-	while ((n = fread(buf, 1, sizeof(buf), output)) > 0)
-		fwrite(buf, 1, n, out);
-	answer(xs_open(0), slot, out, &text, &len);
-	_exit(0);
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
+
+static void answer(struct xs_handle *xs, const char *slot, FILE *out, int status)
+{
+	static const char no_room[] = "-1\nthe answer does not fit into xenstore\n";
+	long len, head;
+	char *text;
+
+	fseek(out, 0, SEEK_END);
+	len = ftell(out);
+	rewind(out);
+	text = malloc(len + 16);
+	if (!text)
+		err(1, "memory");
+	head = sprintf(text, "%d\n", status);
+	len = head + fread(text + head, 1, len, out);
+	if (!message_send(xs, "data/rsp", slot, text, len))
+		message_send(xs, "data/rsp", slot, no_room, strlen(no_room));
+	free(text);
+}
+
+static const struct verb {
+	const char *name;
+	int (*function)(FILE *out, char **word);
+	bool on_grants;
+} verbs[] = {
+	{ "grant", do_grant, false },
+	{ "release", do_release, true },
+	{ "sha256", do_sha256, true },
+	{ "run", do_run, false },
+	{ NULL }
+};
 
 static void handle(struct xs_handle *xs, const char *slot)
 {
-	char path[256], file[64], *req, *text, **word;
-	size_t len, text_len, at;
-	char **program = NULL;
-	int words = 0, i;
+	size_t len, at;
+	char *req = message_receive(xs, "data/req", slot, &len), **word, *end;
+	const struct verb *verb = verbs;
+	int words = 0, status = 0, i;
 	FILE *out;
 
-	req = message_receive(xs, "data/req", slot, &len);
 	if (!req)
 		return;
-	snprintf(path, sizeof(path), "data/req/%s", slot);
-	xs_rm(xs, XBT_NULL, path);
-
-	word = calloc(len + 5, sizeof(*word));
-	out = open_memstream(&text, &text_len);
+	word = calloc(len + 2, sizeof(*word));
+	out = tmpfile();
 	if (!word || !out)
-		abort();
+		err(1, "memory");
 	for (at = 0; at < len; at += strlen(req + at) + 1)
 		word[words++] = req + at;
 
-	for (i = 1; i < words && (!strcmp(word[0], "sha256") || !strcmp(word[0], "release")); i++)
-		if (!find_grant(word[i])) {
-			fail(out, word[i], "no grant of this guest");
-			goto answer;
-		}
-	if (words < 2) {
-		fail(out, words ? word[0] : "request", "it needs arguments");
-	} else if (!strcmp(word[0], "grant")) {
-		do_grant(out, word + 1);
-	} else if (!strcmp(word[0], "release")) {
-		do_release(out, word + 1);
-	} else if (!strcmp(word[0], "sha256")) {
-		snprintf(file, sizeof(file), "/tmp/%s", slot);
-		if (save_pages(out, word + 1, file)) {
-			program = word;
-			word[0] = "sh";
-			word[1] = "-c";
-			word[2] = "sha256sum <$0 | cut -c -64; rm $0";
-			word[3] = file;
-			word[4] = NULL;
-		}
-	} else if (!strcmp(word[0], "run")) {
-		program = word + 1;
-	} else {
-		fail(out, word[0], "unknown request");
+	while (verb->name && words && strcmp(verb->name, word[0]))
+		verb++;
+	if (!verb->name || words < 2)
+		status = fail(out, words ? word[0] : "", "unknown, or without arguments");
+	for (i = 1; verb->on_grants && i < words; i++) {
+		unsigned long ref = strtoul(word[i], &end, 10);
+
+		if (!*word[i] || *end || ref >= MAX_REF || !grants[ref])
+			status = fail(out, word[i], "no grant of this guest");
 	}
-	if (program) {
-		/* Twice, so that init reaps it. */
-		if (!fork()) {
-			if (!fork())
-				run(slot, program);
-			_exit(0);
-		}
-		wait(NULL);
-		goto out;
+	if (status || verb->function != do_run) {
+		answer(xs, slot, out, status ?: verb->function(out, word + 1));
+	} else if (!fork()) {
+		status = do_run(out, word + 1);
+		answer(xs_open(0), slot, out, status);
+		_exit(0);
 	}
-answer:
-	answer(xs, slot, out, &text, &text_len);
-out:
 	fclose(out);
-	free(text);
 	free(req);
 	free(word);
 }
 
+/*
+ * Requests go through libxenstore, the watch to the kernel's device: there an event can
+ * come before the answer to the watch, and the static libxenstore, which has no thread to
+ * sort them, then closes the connection.
+ */
 int main(void)
 {
-	char path[XENSTORE_PAYLOAD_MAX], slot[32];
+	struct {
+		struct xsd_sockmsg head;
+		char path[9], token[1];
+	} watch = { { .type = XS_WATCH, .len = 10 }, "data/req", "" };
+	int events = open("/dev/xen/xenbus", O_RDWR | O_CLOEXEC);
 	struct xs_handle *xs = xs_open(0);
-	int watch = watch_open("data/req"), end;
+	char event[4096], **slots;
+	unsigned int n;
 
-	if (xs && watch >= 0 && xs_write(xs, XBT_NULL, "data/ready", "1", 1))
-		while (watch_read(watch, path))
-			if (sscanf(path, "data/req/%31[0-9]%n", slot, &end) == 1 && !path[end])
-				handle(xs, slot);
-	perror("guest-agent: xenstore");
-	return 1;
+	if (xs && events >= 0 && write(events, &watch, sizeof(watch.head) + 10) > 0 &&
+	    xs_write(xs, XBT_NULL, "data/ready", "1", 1)) {
+		while (read(events, event, sizeof(event)) > 0) {
+			slots = xs_directory(xs, XBT_NULL, "data/req", &n);
+			for (unsigned int i = 0; slots && i < n; i++)
+				handle(xs, slots[i]);
+			free(slots);
+			while (waitpid(-1, NULL, WNOHANG) > 0)
+				;
+		}
+	}
+	err(1, "xenstore");
 }
