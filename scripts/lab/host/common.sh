@@ -82,15 +82,15 @@ usage_error()
 }
 
 # arguments "NAME NAME=..." ARGUMENT...: sets the variable NAME to y for the option --NAME,
-# and to VALUE for --NAME VALUE if it is NAME= here; leaves the other arguments in ARGS.
-# In the variable's name, - is _.
+# and to VALUE for --NAME VALUE if it is NAME= here, which an array gets as one element
+# more; leaves the other arguments, from -- on, in ARGS. In the variable's name, - is _.
 # --help prints the head comment of the script, from its fourth line.
 arguments()
 {
-	local known=" $1 " name
+	local known=" ${1//[[:space:]]/ } " name
 
 	shift
-	while [[ ${1:-} = -* ]]; do
+	while [[ ${1:-} = -* && $1 != -- ]]; do
 		name=${1#--}
 		if [ "$1" = --help ] || [ "$1" = -h ]; then
 			sed -n -e '4,${/^#/!q; s/^# \{0,1\}//p}' "$0"
@@ -99,7 +99,14 @@ arguments()
 			printf -v "${name//-/_}" y
 		elif [[ $known = *" $name= "* ]]; then
 			[ $# -ge 2 ] || usage_error "$1 wants a value"
-			printf -v "${name//-/_}" %s "$2"
+			name=${name//-/_}
+			if [[ $(declare -p "$name" 2>/dev/null) = 'declare -a'* ]]; then
+				local -n _list=$name
+				_list+=("$2")
+				unset -n _list
+			else
+				printf -v "$name" %s "$2"
+			fi
 			shift
 		else
 			usage_error "unknown option $1"
