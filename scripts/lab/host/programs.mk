@@ -21,7 +21,7 @@ QEMU ?= qemu-system-x86_64
 PLUGIN_VERSION = $(shell $(QEMU) --version | sed -n 's/^QEMU emulator version \([0-9]*\).*/\1/p' | \
 	awk '{ print ($$1 < 9 ? 1 : 4) }')
 
-programs: $(OUT)/aio-demo
+demo: $(OUT)/aio-demo
 bench: $(OUT)/bench $(OUT)/count-insns.so
 delay: $(OUT)/delay-at.so
 boot: $(OUT)/xen $(OUT)/domu $(OUT)/dom0.cpio $(OUT)/guest.cpio
@@ -94,5 +94,5 @@ $(OUT)/%.cpio: $$(foreach f,$$($$*),$$(firstword $$(subst =, ,$$f))) $(UPGRADES)
 	mv $@.new $@
 	rm -rf $@.tree
 
-.PHONY: programs bench delay boot arm64
+.PHONY: demo bench delay boot arm64
 .SECONDARY:

@@ -10,7 +10,7 @@
 #				the same for programs that lie elsewhere
 #	build_selftests_arm64	the same for arm64, with the cross compiler that
 #				scripts/setup --arm64 installs
-#	build_programs [TARGET]	builds the programs of programs.mk, into $BUILD/lab
+#	build_programs TARGET	builds those of programs.mk, into $BUILD/lab
 #	in_dom0 PROGRAM [OPTION]... [-- ARGUMENT...]
 #				runs a program of scripts/lab/dom0 in dom0, or one of
 #				the selftests. The OPTIONs are those of dom0-run, where
