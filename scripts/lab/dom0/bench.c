@@ -2,7 +2,7 @@
 /*
  * What mapping, unmapping and I/O cost: the part of scripts/bench in dom0.
  *
- *   bench DISK [ROW]...
+ *   bench [ROW]...
  *
  * Does the work of each row of the table below, or of these ROWs and groups of
  * rows, several times, between marks that the plugin count-insns.c sees.  Prints
@@ -12,7 +12,8 @@
  *
  * The work was done TIMES times with so many PAGES; under the instruction clock
  * the NANOSECONDS are instructions.  "own" pages are granted by dom0 to itself,
- * "foreign" ones by the guest, "anonymous" ones are not granted.  DISK is written to.
+ * "foreign" ones by the guest, "anonymous" ones are not granted.  /dev/vda and
+ * /dev/ram0 are written to.
  */
 #include "../host/bench-marks.h"
 #include "gntdev_test.h"
@@ -34,6 +35,7 @@ static const char *const names[] = {
 struct row {
 	const char *name;
 	const char *group;
+	const char *path;	/* opened as fd */
 	unsigned int whose;
 	unsigned int sizes[6];
 	unsigned int pages;	/* about so many pages are worked on at a time */
@@ -48,17 +50,17 @@ struct row {
 static const struct row *row;
 static unsigned int whose, count;
 static char *addr;
-static int gntdev, fd;
+static int gntdev = -1, fd = -1;
 
-static const char *disk;
 static uint32_t own_refs[PAGES_MAX];
 static struct ioctl_gntdev_map_grant_ref *op;
 static aio_context_t aio;
 static struct uring uring;
 
-static int must_open(const char *path, int flags)
+static int must_open(const char *path)
 {
-	int new = open(path, flags | O_CLOEXEC);
+	int flags = strncmp(path, "/dev/", 5) || !strncmp(path, "/dev/xen", 8) ? 0 : O_DIRECT;
+	int new = open(path, O_RDWR | O_CLOEXEC | flags);
 
 	if (new < 0)
 		err(2, "%s", path);
@@ -85,16 +87,11 @@ static void reserve_arena(void)
 
 static void open_gntdev(void)
 {
-	gntdev = must_open("/dev/xen/gntdev", O_RDWR);
+	gntdev = must_open("/dev/xen/gntdev");
 	for (unsigned int i = 0; i < count; i++) {
 		op->refs[i].domid = whose == OWN ? 0 : grant_pool->domid;
 		op->refs[i].ref = whose == OWN ? own_refs[i] : grant_pool->ref[i];
 	}
-}
-
-static void close_gntdev(void)
-{
-	close(gntdev);
 }
 
 static void add(void)
@@ -132,12 +129,11 @@ static void cycle(void)
 	forget();
 }
 
-/* Maps that were made and are not mapped: the file has them in its list. */
-static void open_with_many_maps(void)
+/* They are not mapped: the file has them in its list. */
+static void add_many(void)
 {
 	unsigned int pages = count;
 
-	open_gntdev();
 	count = 1;
 	for (unsigned int i = 0; i < MANY_MAPS; i++)
 		add();
@@ -179,28 +175,12 @@ static char *anonymous(void)
 	return new;
 }
 
-static void map_memory(const char *path, int flags)
+static void map_memory(void)
 {
-	fd = must_open(path, flags);
-	if (whose == ANONYMOUS) {
+	if (whose == ANONYMOUS)
 		addr = anonymous();
-		return;
-	}
-	open_gntdev();
-	map();
-}
-
-static void unmap_memory(void)
-{
-	unmap();
-	if (whose != ANONYMOUS)
-		close_gntdev();
-	close(fd);
-}
-
-static void map_to_pin(void)
-{
-	map_memory(DEBUGFS "/gup_test", O_RDWR);
+	else
+		map();
 }
 
 static void pin(void)
@@ -216,11 +196,6 @@ static void pin(void)
 		err(1, "PIN_FAST_BENCHMARK");
 }
 
-static void map_for_pagemap(void)
-{
-	map_memory("/proc/self/pagemap", O_RDONLY);
-}
-
 /* Reads the entries of ordinary pages, which takes one mfn_to_pfn() each. */
 static void read_pagemap(void)
 {
@@ -233,11 +208,6 @@ static void read_pagemap(void)
 
 /* ------------------------------------------------------------------ */
 /* I/O */
-
-static void map_for_io(void)
-{
-	map_memory(strstr(row->name, "virtio") ? disk : "/dev/ram0", O_RDWR | O_DIRECT);
-}
 
 static void check_io(int res)
 {
@@ -266,8 +236,6 @@ static struct gntdev_grant_copy_segment segments[REQUEST_MAX];
 
 static void begin_request(void)
 {
-	fd = must_open("/dev/ram0", O_RDWR | O_DIRECT);
-	open_gntdev();
 	copied = anonymous();
 	for (unsigned int i = 0; i < count; i++) {
 		segments[i] = (struct gntdev_grant_copy_segment){
@@ -283,8 +251,6 @@ static void begin_request(void)
 static void end_request(void)
 {
 	munmap(copied, count * PAGE);
-	close_gntdev();
-	close(fd);
 }
 
 static void store(const char *from)
@@ -319,13 +285,13 @@ static void map_and_store(void)
 	forget();
 }
 
-static void begin_mapped_request(void)
+static void begin_mapped(void)
 {
 	begin_request();
 	map();
 }
 
-static void end_mapped_request(void)
+static void end_mapped(void)
 {
 	unmap();
 	end_request();
@@ -380,7 +346,7 @@ static void measure_memory(void)
 		after = free_bytes();
 		for (int i = 0; i < n; i++)
 			munmap(at[i], count * PAGE);
-		close_gntdev();
+		close(gntdev);
 		if (round)
 			printf("memory\t%u\tforeign\t1\t%ld\n", PAGES_MAX,
 			       (before - after) / (n * PAGES_MAX));
@@ -389,40 +355,38 @@ static void measure_memory(void)
 
 /* ------------------------------------------------------------------ */
 
-#define IO(name, group, once) \
-	{ name, group, FOREIGN | ANONYMOUS, { 1, 16 }, 1000, \
-	  map_for_io, NULL, once, NULL, unmap_memory }
-#define REQUEST(name, begin, once, end) \
-	{ name, "request", FOREIGN, { 1, 11, REQUEST_MAX }, 1000, begin, NULL, once, NULL, end }
+#define IO(name, group, path, once) \
+	{ name, group, path, FOREIGN | ANONYMOUS, { 1, 16 }, 1000, map_memory, NULL, once, NULL, unmap }
+#define REQUEST(name, group, begin, once, end) \
+	{ name, group, "/dev/ram0", FOREIGN, { 1, 11, REQUEST_MAX }, 1000, begin, NULL, once, NULL, end }
 
 static const struct row rows[] = {
 	/* Long enough for a clock tick not to matter. */
-	{ "cycle", NULL, OWN | FOREIGN, { 1, 11, 32, 128, 256, PAGES_MAX }, 2000,
-	  open_gntdev, NULL, cycle, NULL, close_gntdev },
-	{ "cycle-many-maps", NULL, FOREIGN, { 11 }, 2000,
-	  open_with_many_maps, NULL, cycle, NULL, close_gntdev },
-	{ "unmap", NULL, FOREIGN, { 256 }, 2000,
-	  open_gntdev, map, unmap, forget, close_gntdev },
-	{ "unmap-one-held", NULL, FOREIGN, { 256 }, 2000,
-	  open_gntdev, map_and_pin, unmap, let_go, close_gntdev },
-	{ "pin", NULL, OWN | FOREIGN | ANONYMOUS, { 32 }, 6400,
-	  map_to_pin, NULL, pin, NULL, unmap_memory },
-	{ "mfn-to-pfn", NULL, ANONYMOUS, { PAGES_MAX }, 20000,
-	  map_for_pagemap, NULL, read_pagemap, NULL, unmap_memory },
-	IO("write-brd-libaio", "write", by_libaio),
-	IO("read-brd-libaio", "read", by_libaio),
-	IO("write-brd-io_uring", "write", by_io_uring),
-	IO("read-brd-io_uring", "read", by_io_uring),
-	IO("write-virtio-libaio", "write", by_libaio),
-	IO("read-virtio-libaio", "read", by_libaio),
-	IO("write-virtio-io_uring", "write", by_io_uring),
-	IO("read-virtio-io_uring", "read", by_io_uring),
-	{ "copy", NULL, FOREIGN, { 1, 11, REQUEST_MAX }, 1000,
-	  begin_request, NULL, copy, NULL, end_request },
-	REQUEST("request-copied", begin_request, copy_and_store, end_request),
-	REQUEST("request-mapped", begin_request, map_and_store, end_request),
-	REQUEST("request-stays-mapped", begin_mapped_request, store_mapped, end_mapped_request),
-	{ "shell", NULL, NONE, { 0 }, 0, NULL, NULL, run_shell, NULL, NULL },
+	{ "cycle", .whose = OWN | FOREIGN, .sizes = { 1, 11, 32, 128, 256, PAGES_MAX },
+	  .pages = 2000, .once = cycle },
+	{ "cycle-many-maps", .whose = FOREIGN, .sizes = { 11 },
+	  .pages = 2000, .begin = add_many, .once = cycle },
+	{ "unmap", .whose = FOREIGN, .sizes = { 256 },
+	  .pages = 2000, .before = map, .once = unmap, .after = forget },
+	{ "unmap-one-held", .whose = FOREIGN, .sizes = { 256 },
+	  .pages = 2000, .before = map_and_pin, .once = unmap, .after = let_go },
+	{ "pin", .whose = OWN | FOREIGN | ANONYMOUS, .sizes = { 32 }, .path = DEBUGFS "/gup_test",
+	  .pages = 6400, .begin = map_memory, .once = pin, .end = unmap },
+	{ "mfn-to-pfn", .whose = ANONYMOUS, .sizes = { PAGES_MAX }, .path = "/proc/self/pagemap",
+	  .pages = 20000, .begin = map_memory, .once = read_pagemap, .end = unmap },
+	IO("write-brd-libaio", "write", "/dev/ram0", by_libaio),
+	IO("read-brd-libaio", "read", "/dev/ram0", by_libaio),
+	IO("write-brd-io_uring", "write", "/dev/ram0", by_io_uring),
+	IO("read-brd-io_uring", "read", "/dev/ram0", by_io_uring),
+	IO("write-virtio-libaio", "write", "/dev/vda", by_libaio),
+	IO("read-virtio-libaio", "read", "/dev/vda", by_libaio),
+	IO("write-virtio-io_uring", "write", "/dev/vda", by_io_uring),
+	IO("read-virtio-io_uring", "read", "/dev/vda", by_io_uring),
+	REQUEST("copy", NULL, begin_request, copy, end_request),
+	REQUEST("request-copied", "request", begin_request, copy_and_store, end_request),
+	REQUEST("request-mapped", "request", begin_request, map_and_store, end_request),
+	REQUEST("request-stays-mapped", "request", begin_mapped, store_mapped, end_mapped),
+	{ "shell", .whose = NONE, .once = run_shell },
 	{ NULL }
 };
 
@@ -448,6 +412,10 @@ static void measure(void)
 	unsigned int at_once = row->before || row->after ? 1 : times;
 	uint64_t start, time;
 
+	if (row->path)
+		fd = must_open(row->path);
+	if (whose & (OWN | FOREIGN))
+		open_gntdev();
 	call(row->begin);
 	for (int i = 0; i <= REPEAT; i++) {
 		time = 0;
@@ -466,6 +434,9 @@ static void measure(void)
 		       (unsigned long long)time, i ? "" : "\twarm-up");
 	}
 	call(row->end);
+	close(gntdev);
+	close(fd);
+	gntdev = fd = -1;
 	fflush(stdout);
 }
 
@@ -483,10 +454,7 @@ int main(int argc, char **argv)
 {
 	struct grants g;
 
-	if (argc < 2)
-		errx(2, "usage: bench DISK [ROW]...");
-	disk = argv[1];
-	argv += 2;
+	(void)argc;
 	op = calloc(1, sizeof(*op) + PAGES_MAX * sizeof(op->refs[0]));
 	if (!op || pool_init(PAGES_MAX) || grant_pool->n < PAGES_MAX)
 		errx(2, "%u grants are needed", PAGES_MAX);
@@ -500,7 +468,7 @@ int main(int argc, char **argv)
 	reserve_arena();
 
 	for (row = rows; row->name; row++) {
-		if (!wanted(argv, row->name) && !wanted(argv, row->group))
+		if (!wanted(argv + 1, row->name) && !wanted(argv + 1, row->group))
 			continue;
 		/* A stock kernel corrupts its memory when it unmaps a page that is held. */
 		if (row->before == map_and_pin && count_waiting() < 0)
@@ -515,7 +483,7 @@ int main(int argc, char **argv)
 			} while (++size < row->sizes + 6 && *size);
 		}
 	}
-	if (wanted(argv, "memory"))
+	if (wanted(argv + 1, "memory"))
 		measure_memory();
 	return 0;
 }

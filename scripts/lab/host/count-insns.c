@@ -52,16 +52,23 @@ static unsigned long long insns[MODES];
 static bool counting;
 static FILE *out;
 
+static FILE *open_file(const char *path, const char *mode)
+{
+	FILE *f = fopen(path, mode);
+
+	if (!f)
+		perror(path);
+	return f;
+}
+
 static bool read_symbols(const char *path)
 {
 	char type, name[400];
-	FILE *f = fopen(path, "r");
+	FILE *f = open_file(path, "r");
 	unsigned long long addr;
 
-	if (!f) {
-		perror(path);
+	if (!f)
 		return false;
-	}
 	while (fscanf(f, "%llx %c %399s", &addr, &type, name) == 3) {
 		functions = realloc(functions, (nr_functions + 1) * sizeof(*functions));
 		if (!functions)
@@ -174,17 +181,11 @@ static void plugin_translated(uint64_t id, struct qemu_plugin_tb *tb)
 	qemu_plugin_register_vcpu_tb_exec_cb(tb, block_runs, QEMU_PLUGIN_CB_NO_REGS, b);
 }
 
-static bool plugin_argument(const char *name, const char *value)
+static bool plugin_argument(const char *text)
 {
-	if (!strcmp(name, "symbols"))
-		return read_symbols(value);
-	if (!strcmp(name, "out")) {
-		out = fopen(value, "w");
-		if (!out)
-			perror(value);
-		return out;
-	}
-	return false;
+	if (!strncmp(text, "symbols=", 8))
+		return read_symbols(text + 8);
+	return !strncmp(text, "out=", 4) && (out = open_file(text + 4, "w"));
 }
 
 static bool plugin_ready(const struct qemu_info *info)

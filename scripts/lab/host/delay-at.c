@@ -53,31 +53,14 @@ static void plugin_translated(uint64_t id, struct qemu_plugin_tb *tb)
 	}
 }
 
-static bool plugin_argument(const char *name, const char *value)
+static bool plugin_argument(const char *text)
 {
-	const struct {
-		const char *name;
-		unsigned long long *value;
-		int base;
-	} known[] = {
-		{ "at", &at, 16 },
-		{ "then", &then, 16 },
-		{ "every", &every, 10 },
-		{ "us", &us, 10 },
-		{ "times", &times, 10 },
-		{ NULL }
-	}, *k = known;
-	char *end;
-
-	while (k->name && strcmp(name, k->name))
-		k++;
-	if (!k->name)
-		return false;
-	*k->value = strtoull(value, &end, k->base);
-	return *value && !*end;
+	return sscanf(text, "at=%llx", &at) == 1 || sscanf(text, "then=%llx", &then) == 1 ||
+	       sscanf(text, "every=%llu", &every) == 1 || sscanf(text, "us=%llu", &us) == 1 ||
+	       sscanf(text, "times=%llu", &times) == 1;
 }
 
 static bool plugin_ready(const struct qemu_info *info)
 {
-	return info->max_vcpus <= VCPUS_MAX && at && every;
+	return info->max_vcpus <= VCPUS_MAX && at && every && us && times;
 }

@@ -62,7 +62,7 @@ size_t qemu_plugin_insn_size(const struct qemu_plugin_insn *insn);
 /* Each plugin has these three. */
 
 /* An argument NAME=VALUE of -plugin; false if it is not known or wrong. */
-static bool plugin_argument(const char *name, const char *value);
+static bool plugin_argument(const char *text);
 
 /* After all arguments; false if something is missing. */
 static bool plugin_ready(const struct qemu_info *info);
@@ -77,11 +77,7 @@ PLUGIN_EXPORT int qemu_plugin_install(uint64_t id, const struct qemu_info *info,
 				      char **argv)
 {
 	for (int i = 0; i < argc; i++) {
-		char *name = strdup(argv[i]), *value = name ? strchr(name, '=') : NULL;
-
-		if (value)
-			*value++ = 0;
-		if (!value || !plugin_argument(name, value)) {
+		if (!plugin_argument(argv[i])) {
 			fprintf(stderr, "plugin: bad argument %s\n", argv[i]);
 			return -1;
 		}
