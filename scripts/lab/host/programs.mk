@@ -27,12 +27,21 @@ delay: $(OUT)/delay-at.so
 boot: $(OUT)/xen $(OUT)/domu $(OUT)/dom0.cpio $(OUT)/guest.cpio
 arm64: $(OUT)/arm64.cpio
 
+# Make all of it again if a package is upgraded, whose files can have an old date, and if
+# another copy of this project made it.
+MADE_BY := $(OUT)/made-by-$(subst /,-,$(abspath $(SRC)))
+UPGRADES := $(wildcard $(addprefix /var/lib/dpkg/info/,libxen-dev*.list busybox-static.list \
+	xen-hypervisor-*.list)) $(MADE_BY) $(THIS)
+$(MADE_BY): | $(OUT)
+	rm -f $(OUT)/made-by-*
+	touch $@
+
 $(OUT)/%.so: $(SRC)host/%.c $(SRC)host/bench-marks.h $(SRC)host/qemu-plugin.h $(THIS) | $(OUT)
 	$(CC) $(CFLAGS) -Wno-unused-parameter -DQEMU_PLUGIN_VERSION=$(PLUGIN_VERSION) -fPIC \
 		-shared -fvisibility=hidden -o $@.new $<
 	mv $@.new $@
 
-$(OUT)/%: $(SRC)dom0/%.c $(XEN)/gntdev_test.h $(SRC)host/bench-marks.h $(THIS) | $(OUT)
+$(OUT)/%: $(SRC)dom0/%.c $(XEN)/gntdev_test.h $(SRC)host/bench-marks.h $(UPGRADES) | $(OUT)
 	$(CC) $(CFLAGS) -I $(XEN) -isystem $(SELFTESTS)/usr/include -I $(TREE) $(LDFLAGS) -o $@.new $<
 	mv $@.new $@
 
@@ -57,15 +66,6 @@ ifneq ($(shell readelf -l $(BUSYBOX) | grep INTERP),)
 $(error $(BUSYBOX) is not static: install busybox-static, or run scripts/setup)
 endif
 endif
-
-# Make all of it again if a package is upgraded, whose files can have an old date, and if
-# another copy of this project made it.
-MADE_BY := $(OUT)/made-by-$(subst /,-,$(abspath $(SRC)))
-UPGRADES := $(wildcard $(addprefix /var/lib/dpkg/info/,libxen-dev*.list busybox-static.list \
-	xen-hypervisor-*.list)) $(MADE_BY) $(THIS)
-$(MADE_BY): | $(OUT)
-	rm -f $(OUT)/made-by-*
-	touch $@
 
 compile = $(CC) -std=gnu11 -D_GNU_SOURCE -O2 -Wall -Wextra -static -s -o $@.new $< $(LIBXEN) \
 	-lxenstore -lxentoolcore && mv $@.new $@
