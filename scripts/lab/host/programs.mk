@@ -54,9 +54,9 @@ HYPERVISOR := $(lastword $(wildcard /boot/xen-*.gz))
 BUSYBOX := $(shell command -v busybox)
 APPLETS = $(filter-out busybox,$(shell $(BUSYBOX) --list))
 # What each initramfs holds: FILE=NAME.
-dom0 := $(SRC)dom0/initramfs-init=init $(BUSYBOX)=bin/busybox
+dom0 := $(SRC)dom0/init=init $(BUSYBOX)=bin/busybox
 guest := $(SRC)guest/init=init $(BUSYBOX)=bin/busybox $(OUT)/guest-agent=bin/guest-agent
-arm64 := $(SRC)dom0/initramfs-init=init $(BUILD)/arm64/busybox=bin/busybox $(SRC)guest/init=guest-init
+arm64 := $(SRC)dom0/init=init $(BUILD)/arm64/busybox=bin/busybox $(SRC)guest/init=guest-init
 
 ifneq ($(filter boot,$(MAKECMDGOALS)),)
 ifeq ($(and $(HYPERVISOR),$(BUSYBOX),$(wildcard /usr/include/xenctrl.h),$(shell command -v cpio)),)
