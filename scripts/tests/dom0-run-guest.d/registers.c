@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * registers SECONDS: processes fill all vector registers with bytes of
- * their own, give up the CPU, and look whether the bytes are still there.
+ * registers SWITCHES: processes fill all vector registers with bytes of
+ * their own, give up the CPU so many times, and look whether the bytes are still there.
  */
 #define _GNU_SOURCE
 #include <stdint.h>
@@ -10,7 +10,6 @@
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
-#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
@@ -42,50 +41,37 @@ static void yield_with(registers *in, registers *out, long call, long arg)
 		  "xmm14", "xmm15");
 }
 
-/* Counts its rounds. */
-static int child(unsigned int seed, time_t end, uint64_t *rounds)
+static int child(unsigned int seed, int switches)
 {
 	registers in, out;
 
 	srand(seed);
-	do {
-		for (size_t i = 0; i < sizeof(in); i++)
-			((uint8_t *)in)[i] = rand();
-		for (int i = 0; i < 20; i++) {
-			memset(out, 0, sizeof(out));
-			/* Now and then a nap: the vCPU itself is given up. */
-			yield_with(&in, &out, i == 19 ? SYS_nanosleep : SYS_sched_yield, i == 19);
-			if (memcmp(in, out, sizeof(in))) {
-				printf("process %u: vector registers changed in round %llu\n",
-				       seed, (unsigned long long)*rounds);
-				return 1;
-			}
-			++*rounds;
+	for (int i = 0; i < switches; i++) {
+		for (size_t n = 0; i % 20 == 0 && n < sizeof(in); n++)
+			((uint8_t *)in)[n] = rand();
+		memset(out, 0, sizeof(out));
+		/* Now and then a nap: the vCPU itself is given up. */
+		yield_with(&in, &out, i % 20 == 19 ? SYS_nanosleep : SYS_sched_yield, i % 20 == 19);
+		if (memcmp(in, out, sizeof(in))) {
+			printf("process %u: vector registers changed in switch %d\n", seed, i);
+			return 1;
 		}
-	} while (time(NULL) < end);
+	}
 	return 0;
 }
 
 int main(int argc, char **argv)
 {
-	time_t end = time(NULL) + (argc > 1 ? atoi(argv[1]) : 5);
-	uint64_t total = 0, *rounds = mmap(NULL, 4096, PROT_READ | PROT_WRITE,
-					   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	int i, status, bad = 0;
+	int switches = argc > 1 ? atoi(argv[1]) : 0, status, bad = 0;
 
-	if (!__builtin_cpu_supports("avx")) {
-		puts("no AVX here");
-		return 77;
-	}
-	if (rounds == MAP_FAILED)
+	if (!switches || !__builtin_cpu_supports("avx")) {
+		puts("no number of switches, or no AVX here");
 		return 2;
-	for (i = 0; i < PROCESSES; i++)
+	}
+	for (int i = 0; i < PROCESSES; i++)
 		if (!fork())
-			return child(i + 1, end, &rounds[i]);
+			return child(i + 1, switches / PROCESSES);
 	while (wait(&status) > 0)
 		bad |= status;
-	for (i = 0; i < PROCESSES; i++)
-		total += rounds[i];
-	printf("switches=%llu\n", (unsigned long long)total);
 	return bad ? 1 : 0;
 }
