@@ -26,10 +26,14 @@
 static char *addr;
 static size_t len;
 
+/* Opening it truncated removes the trace, or the probes. */
 static void tracefs_write(const char *path, const char *text)
 {
-	if (write_string(path, text))
+	int fd = open(path, O_WRONLY | O_TRUNC);
+
+	if (fd < 0 || write(fd, text, strlen(text)) < 0)
 		err(1, "%s", path);
+	close(fd);
 }
 
 static void pins_watch(void)
