@@ -84,7 +84,7 @@ usage_error()
 # arguments "NAME NAME=..." ARGUMENT...: sets the variable NAME to y for the option --NAME,
 # and to VALUE for --NAME VALUE if it is NAME= here, which an array gets as one element
 # more; leaves the other arguments, from -- on, in ARGS. In the variable's name, - is _.
-# --help prints the head comment of the script, from its fourth line.
+# --help prints the head comment of the script, from its fourth line, and what all have.
 arguments()
 {
 	local known=" ${1//[[:space:]]/ } " name
@@ -94,6 +94,8 @@ arguments()
 		name=${1#--}
 		if [ "$1" = --help ] || [ "$1" = -h ]; then
 			sed -n -e '4,${/^#/!q; s/^# \{0,1\}//p}' "$0"
+			printf '\n%s %s\n' "BASE=mainline or BASE=6.1 takes the place of 6.12," \
+				"BUILD=DIRECTORY of build/."
 			exit 0
 		elif [[ -n $name && $known = *" $name "* ]]; then
 			printf -v "${name//-/_}" y

@@ -4,7 +4,6 @@
 # Sourced by the tests of the lab's scripts; sources common.sh, and sets tmp to a new
 # directory that is removed at the end of the test.
 
-# shellcheck source=scripts/lab/host/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 scratch
 tmp=$SCRATCH

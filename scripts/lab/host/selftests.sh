@@ -28,7 +28,6 @@
 # The programs are built by the kernel's own rules, from where they lie: the
 # kernel's tree is asked only for its lib.mk, its harness and its headers.
 
-# shellcheck source=scripts/lab/host/common.sh
 declare -F die >/dev/null || . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 # Grants are mapped there until the map object goes, so parts of them cannot be
