@@ -55,7 +55,7 @@ BUSYBOX := $(shell command -v busybox)
 APPLETS = $(filter-out busybox,$(shell $(BUSYBOX) --list))
 # What each initramfs holds: FILE=NAME.
 dom0 := $(SRC)dom0/init=init $(BUSYBOX)=bin/busybox
-guest := $(SRC)guest/init=init $(BUSYBOX)=bin/busybox $(OUT)/guest-agent=bin/guest-agent
+guest := $(SRC)guest/init=init $(BUSYBOX)=bin/busybox $(OUT)/domu=bin/guest-agent
 arm64 := $(SRC)dom0/init=init $(BUILD)/arm64/busybox=bin/busybox $(SRC)guest/init=guest-init
 
 ifneq ($(filter boot,$(MAKECMDGOALS)),)
@@ -67,14 +67,11 @@ $(error $(BUSYBOX) is not static: install busybox-static, or run scripts/setup)
 endif
 endif
 
-compile = $(CC) -std=gnu11 -D_GNU_SOURCE -O2 -Wall -Wextra -static -s -o $@.new $< $(LIBXEN) \
-	-lxenstore -lxentoolcore && mv $@.new $@
-$(OUT)/domu: LIBXEN := -lxenctrl -lxenforeignmemory -lxencall -lxengnttab -lxenevtchn \
-	-lxendevicemodel -lxentoollog -lpthread
-$(OUT)/domu: $(SRC)dom0/domu.c $(SRC)guest/domu-message.h $(UPGRADES)
-	$(compile)
-$(OUT)/guest-agent: $(SRC)guest/guest-agent.c $(SRC)guest/domu-message.h $(UPGRADES)
-	$(compile)
+$(OUT)/domu: $(SRC)dom0/domu.c $(UPGRADES) | $(OUT)
+	$(CC) $(CFLAGS) -D_GNU_SOURCE $(LDFLAGS) -s -o $@.new $< -lxenctrl -lxenforeignmemory \
+		-lxencall -lxengnttab -lxenevtchn -lxendevicemodel -lxentoollog -lpthread \
+		-lxenstore -lxentoolcore
+	mv $@.new $@
 
 $(OUT)/xen: $(HYPERVISOR) $(UPGRADES)
 	zcat $< >$@.new
