@@ -5,7 +5,7 @@
  *   bench [ROW]...
  *
  * Does the work of each row of the table below, or of these ROWs and groups of
- * rows, several times, between marks that the plugin count-insns.c sees.  Prints
+ * rows, several times, between marks that the plugin, plugin.c, sees.  Prints
  * for each time
  *
  *   ROW PAGES WHOSE TIMES NANOSECONDS

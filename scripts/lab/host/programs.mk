@@ -17,13 +17,13 @@ CFLAGS := -std=gnu11 -O2 -Wall -Wextra -Werror
 # A dynamic program costs dom0 its libraries' way over 9p.
 LDFLAGS := -static
 QEMU ?= qemu-system-x86_64
-# The version of QEMU's interface for plugins: see qemu-plugin.h.
+# The version of QEMU's interface for plugins: see plugin.c.
 PLUGIN_VERSION = $(shell $(QEMU) --version | sed -n 's/^QEMU emulator version \([0-9]*\).*/\1/p' | \
 	awk '{ print ($$1 < 9 ? 1 : 4) }')
 
 demo: $(OUT)/aio-demo
-bench: $(OUT)/bench $(OUT)/count-insns.so
-delay: $(OUT)/delay-at.so
+bench: $(OUT)/bench $(OUT)/plugin.so
+delay: $(OUT)/plugin.so
 boot: $(OUT)/xen $(OUT)/domu $(OUT)/dom0.cpio $(OUT)/guest.cpio
 arm64: $(OUT)/arm64.cpio
 
@@ -36,7 +36,7 @@ $(MADE_BY): | $(OUT)
 	rm -f $(OUT)/made-by-*
 	touch $@
 
-$(OUT)/%.so: $(SRC)host/%.c $(SRC)host/bench-marks.h $(SRC)host/qemu-plugin.h $(THIS) | $(OUT)
+$(OUT)/%.so: $(SRC)host/%.c $(SRC)host/bench-marks.h $(UPGRADES) | $(OUT)
 	$(CC) $(CFLAGS) -Wno-unused-parameter -DQEMU_PLUGIN_VERSION=$(PLUGIN_VERSION) -fPIC \
 		-shared -fvisibility=hidden -o $@.new $<
 	mv $@.new $@
