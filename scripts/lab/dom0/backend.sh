@@ -3,7 +3,6 @@
 #
 # Sourced in dom0 by the tests of backends: backend.sh CLASS, of which xenstore knows the
 # devices (vbd or vif).
-# shellcheck source=scripts/lab/dom0/lib.sh
 . ./lib.sh
 set -e
 class=$1

@@ -2,157 +2,73 @@
 /*
  * What mapping, unmapping and I/O cost: the part of scripts/bench in dom0.
  *
- *   bench ROWS DISK DOMID REF...
+ *   bench [ROW]...
  *
- * Does each piece of work several times, between marks that the plugin
- * count-insns.c sees, and prints a line for each time that a count is done:
+ * Does the work of each row of the table below, or of these ROWs and groups of
+ * rows, several times, between marks that the plugin, plugin.c, sees.  Prints
+ * for each time
  *
  *   ROW PAGES WHOSE TIMES NANOSECONDS
  *
- * the work was done TIMES times with so many PAGES; under the instruction clock
+ * The work was done TIMES times with so many PAGES; under the instruction clock
  * the NANOSECONDS are instructions.  "own" pages are granted by dom0 to itself,
- * "foreign" ones are those of the command line, "anonymous" ones not granted at
- * all.  ROWS is a list of rows, with commas; "" means all.  DISK is written to.
+ * "foreign" ones by the guest, "anonymous" ones are not granted.  /dev/vda and
+ * /dev/ram0 are written to.
  */
 #include "../host/bench-marks.h"
-#include "grant-map.h"
+#include "gntdev_test.h"
 
-#include <libaio.h>
-#include <liburing.h>
-#include <stdbool.h>
-#include <time.h>
-#include <xen/gntalloc.h>
+#include <err.h>
 
-/* mm/gup_test.h is not among the kernel's headers for user space. */
-struct gup_test {
-	__u64 get_delta_usec;
-	__u64 put_delta_usec;
-	__u64 addr;
-	__u64 size;
-	__u32 nr_pages_per_call;
-	__u32 gup_flags;
-	__u32 test_flags;
-	__u32 which_pages[8];
-};
-
-#define PIN_FAST_BENCHMARK	_IOWR('g', 2, struct gup_test)
-#define FOLL_WRITE		0x01	/* <linux/mm_types.h> */
-
-/* Xen's; the kernel's header for user space takes it from there. */
-#ifndef GNTCOPY_source_gref
-#define GNTCOPY_source_gref	0x01
-#endif
+#define FOLL_WRITE	0x01	/* <linux/mm_types.h> */
 
 #define REPEAT		5
 #define PAGES_MAX	1024
+#define REQUEST_MAX	32
 #define MANY_MAPS	10000
 
-/* A kernel of the series has this. */
-#define WAITING_PAGES	"/sys/kernel/debug/xen-grants/waiting"
-
-#define SIZES		6
-static const unsigned int sizes[SIZES] = { 1, 11, 32, 128, 256, PAGES_MAX };
-static const char *only;
-
-struct pages {
-	const char *whose;
-	struct grants g;
+enum { OWN = 1, FOREIGN = 2, ANONYMOUS = 4, NONE = 8 };
+static const char *const names[] = {
+	[OWN] = "own", [FOREIGN] = "foreign", [ANONYMOUS] = "anonymous", [NONE] = "none",
 };
 
-static struct pages own = { .whose = "own", .g.domid = 0 };
-static struct pages foreign = { .whose = "foreign" };
-static struct pages anonymous = { .whose = "anonymous" };
-
-static bool wanted(const char *row)
-{
-	size_t len = strlen(row);
-
-	for (const char *p = only; (p = strstr(p, row)); p += len)
-		if ((p == only || p[-1] == ',') && (!p[len] || p[len] == ','))
-			return true;
-	return !*only;
-}
-
-static __u64 now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * 1000000000ULL + t.tv_nsec;
-}
-
-struct work {
-	const char *row;
-	const char *group;	/* -r takes this, too */
-	unsigned int times;
-	void (*before)(void *data);
-	void (*once)(void *data);
-	void (*after)(void *data);
+struct row {
+	const char *name;
+	const char *group;
+	const char *path;	/* opened as fd */
+	unsigned int whose;
+	unsigned int sizes[6];
+	unsigned int pages;	/* about so many pages are worked on at a time */
+	void (*begin)(void);
+	void (*before)(void);
+	void (*once)(void);	/* the work; only it is measured */
+	void (*after)(void);
+	void (*end)(void);
 };
 
-static __u64 work_between_marks(const struct work *work, unsigned int times, void *data)
+/* What is measured now, and what it works on. */
+static const struct row *row;
+static unsigned int whose, count;
+static char *addr;
+static int gntdev = -1, fd = -1;
+
+static uint32_t own_refs[PAGES_MAX];
+static struct ioctl_gntdev_map_grant_ref *op;
+static aio_context_t aio;
+static struct uring uring;
+
+static int must_open(const char *path)
 {
-	__u64 start, time;
+	int flags = strncmp(path, "/dev/", 5) || !strncmp(path, "/dev/xen", 8) ? 0 : O_DIRECT;
+	int new = open(path, O_RDWR | O_CLOEXEC | flags);
 
-	if (work->before)
-		work->before(data);
-	mark('b');
-	start = now();
-	while (times--)
-		work->once(data);
-	time = now() - start;
-	mark('e');
-	if (work->after)
-		work->after(data);
-	return time;
-}
-
-/* The first repetition, which finds caches cold, does not count. */
-static void measure(const struct work *work, unsigned int pages, const char *whose,
-		    void *data)
-{
-	/* What comes before and after the work is not to be counted with it. */
-	unsigned int at_once = work->before || work->after ? 1 : work->times;
-	__u64 time;
-
-	if (!wanted(work->row) && !(work->group && wanted(work->group)))
-		return;
-	for (int i = 0; i <= REPEAT; i++) {
-		time = 0;
-		for (unsigned int k = 0; k < work->times; k += at_once)
-			time += work_between_marks(work, at_once, data);
-		mark('d');
-		printf("%s\t%u\t%s\t%u\t%llu%s\n", work->row, pages, whose, work->times,
-		       (unsigned long long)time, i ? "" : "\twarm-up");
-	}
-	fflush(stdout);
+	if (new < 0)
+		err(2, "%s", path);
+	return new;
 }
 
 /* ------------------------------------------------------------------ */
 /* Mapping */
-
-struct mapping {
-	struct ioctl_gntdev_map_grant_ref *op;
-	unsigned int count;
-	int fd;
-	char *addr;
-	int pipe[2];
-};
-
-static struct mapping mapping_of(const struct pages *pages, unsigned int count)
-{
-	return (struct mapping){
-		.count = count,
-		.fd = must_open("/dev/xen/gntdev", O_RDWR),
-		.op = map_op(&pages->g, count),
-	};
-}
-
-static void mapping_free(struct mapping *m)
-{
-	close(m->fd);
-	free(m->op);
-}
 
 /*
  * Maps are made at the same place, where a page table begins.  A page behind
@@ -163,373 +79,229 @@ static void mapping_free(struct mapping *m)
 
 static void reserve_arena(void)
 {
-	char *addr = mmap(ARENA + (ARENA_PAGES - 1) * PAGE, PAGE,
-			  PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS |
-			  MAP_POPULATE | MAP_FIXED_NOREPLACE, -1, 0);
-
-	if (addr == MAP_FAILED)
+	if (mmap(ARENA + (ARENA_PAGES - 1) * PAGE, PAGE, PROT_READ | PROT_WRITE,
+		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE | MAP_FIXED_NOREPLACE,
+		 -1, 0) == MAP_FAILED)
 		err(2, "mmap of the arena");
 }
 
-static void map(void *data)
+static void open_gntdev(void)
 {
-	struct mapping *m = data;
-
-	m->op->count = m->count;
-	if (ioctl(m->fd, IOCTL_GNTDEV_MAP_GRANT_REF, m->op))
-		err(2, "IOCTL_GNTDEV_MAP_GRANT_REF of %u pages", m->count);
-	m->addr = mmap(m->count < ARENA_PAGES ? ARENA : NULL, m->count * PAGE,
-		       PROT_READ | PROT_WRITE, MAP_SHARED, m->fd, m->op->index);
-	if (m->addr == MAP_FAILED)
-		err(2, "mmap of %u granted pages", m->count);
+	gntdev = must_open("/dev/xen/gntdev");
+	for (unsigned int i = 0; i < count; i++) {
+		op->refs[i].domid = whose == OWN ? 0 : grant_pool->domid;
+		op->refs[i].ref = whose == OWN ? own_refs[i] : grant_pool->ref[i];
+	}
 }
 
-static void unmap(void *data)
+static void add(void)
 {
-	struct mapping *m = data;
+	op->count = count;
+	if (ioctl(gntdev, IOCTL_GNTDEV_MAP_GRANT_REF, op))
+		err(2, "IOCTL_GNTDEV_MAP_GRANT_REF of %u pages", count);
+}
 
-	if (munmap(m->addr, m->count * PAGE))
+static void map(void)
+{
+	add();
+	addr = mmap(count < ARENA_PAGES ? ARENA : NULL, count * PAGE,
+		    PROT_READ | PROT_WRITE, MAP_SHARED, gntdev, op->index);
+	if (addr == MAP_FAILED)
+		err(2, "mmap of %u granted pages", count);
+}
+
+static void unmap(void)
+{
+	if (munmap(addr, count * PAGE))
 		err(2, "munmap");
 }
 
-static void forget(void *data)
+static void forget(void)
 {
-	struct mapping *m = data;
-	struct ioctl_gntdev_unmap_grant_ref op = {
-		.index = m->op->index, .count = m->count,
-	};
-
-	if (ioctl(m->fd, IOCTL_GNTDEV_UNMAP_GRANT_REF, &op))
+	if (gntdev_del(gntdev, op->index, count))
 		err(2, "IOCTL_GNTDEV_UNMAP_GRANT_REF");
 }
 
-static void cycle(void *data)
+static void cycle(void)
 {
-	map(data);
-	unmap(data);
-	forget(data);
+	map();
+	unmap();
+	forget();
 }
 
-static void measure_cycles(const struct pages *pages, unsigned int count)
+/* They are not mapped: the file has them in its list. */
+static void add_many(void)
 {
-	struct mapping m = mapping_of(pages, count);
-	/* Long enough for a clock tick not to matter. */
-	struct work work = { .row = "cycle", .times = 1 + 2000 / count, .once = cycle };
+	unsigned int pages = count;
 
-	measure(&work, count, pages->whose, &m);
-	mapping_free(&m);
+	count = 1;
+	for (unsigned int i = 0; i < MANY_MAPS; i++)
+		add();
+	count = pages;
 }
 
-/* Maps that were made and are not mapped: the file has them in its list. */
-static void measure_many_maps(void)
-{
-	struct mapping m = mapping_of(&foreign, 11), one = mapping_of(&foreign, 1);
-	struct work work = { .row = "cycle-many-maps", .times = 180, .once = cycle };
-	unsigned int i;
-
-	close(one.fd);
-	one.fd = m.fd;
-	for (i = 0; i < MANY_MAPS; i++) {
-		one.op->count = 1;
-		if (ioctl(one.fd, IOCTL_GNTDEV_MAP_GRANT_REF, one.op))
-			err(2, "map number %u", i);
-	}
-	measure(&work, m.count, foreign.whose, &m);
-	mapping_free(&m);
-	free(one.op);
-}
+static int held[2];
 
 /* One page stays in a pipe. */
-static void map_and_pin(void *data)
+static void map_and_pin(void)
 {
-	struct mapping *m = data;
-	struct iovec v = { .iov_len = PAGE };
-
-	map(m);
-	v.iov_base = m->addr + 100 * PAGE;
-	if (pipe(m->pipe) || vmsplice(m->pipe[1], &v, 1, 0) != (ssize_t)PAGE)
+	map();
+	if (pipe_pin(held, addr + 100 * PAGE, PAGE))
 		err(2, "vmsplice");
 }
 
-static void let_go(void *data)
+static void let_go(void)
 {
-	struct mapping *m = data;
-
-	close(m->pipe[0]);
-	close(m->pipe[1]);
-	forget(m);
+	pipe_close(held);
+	forget();
 	usleep(100000);
-}
-
-static void measure_unmap(const struct work *work, const struct pages *pages)
-{
-	struct mapping m = mapping_of(pages, 256);
-
-	measure(work, m.count, pages->whose, &m);
-	mapping_free(&m);
 }
 
 /* ------------------------------------------------------------------ */
 /* Memory that stays mapped */
 
-static char *memory_of(const struct pages *pages, unsigned int count)
+static char *anonymous(void)
 {
-	unsigned int i;
-	char *addr;
+	char *new = pages_alloc(count);
 
-	if (pages != &anonymous)
-		return grants_map(&pages->g, count);
-	addr = mmap(NULL, count * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-		    -1, 0);
-	if (addr == MAP_FAILED)
+	if (!new)
 		err(1, "mmap of %u pages", count);
 	/* One huge page is pinned at once, which no set of grants can match. */
-	if (madvise(addr, count * PAGE, MADV_NOHUGEPAGE) && errno != EINVAL)
+	if (madvise(new, count * PAGE, MADV_NOHUGEPAGE) && errno != EINVAL)
 		err(1, "MADV_NOHUGEPAGE");
 	/* Out of order: neighbours among the frames make fewer, longer segments. */
-	for (i = 0; i < count; i++)
-		memset(addr + (i * 7 + 3) % count * PAGE, 1, PAGE);
-	return addr;
+	for (unsigned int i = 0; i < count; i++)
+		memset(new + (i * 7 + 3) % count * PAGE, 1, PAGE);
+	return new;
 }
 
-struct pin {
-	int fd;
-	struct gup_test op;
-};
-
-static void pin(void *data)
+static void map_memory(void)
 {
-	struct pin *p = data;
-	struct gup_test op = p->op;
+	if (whose == ANONYMOUS)
+		addr = anonymous();
+	else
+		map();
+}
 
-	if (ioctl(p->fd, PIN_FAST_BENCHMARK, &op) || op.size != p->op.size)
+static void pin(void)
+{
+	struct gup_test test = {
+		.addr = (uintptr_t)addr,
+		.size = count * PAGE,
+		.nr_pages_per_call = count,
+		.gup_flags = FOLL_WRITE,
+	};
+
+	if (ioctl(fd, PIN_FAST_BENCHMARK, &test) || test.size != count * PAGE)
 		err(1, "PIN_FAST_BENCHMARK");
 }
 
-static void measure_pins(const struct pages *pages, unsigned int count)
-{
-	struct work work = { .row = "pin", .times = 200, .once = pin };
-	char *addr = memory_of(pages, count);
-	struct pin p = {
-		.fd = must_open("/sys/kernel/debug/gup_test", O_RDWR),
-		.op = {
-			.addr = (uintptr_t)addr,
-			.size = count * PAGE,
-			.nr_pages_per_call = count,
-			.gup_flags = FOLL_WRITE,
-		},
-	};
-
-	measure(&work, count, pages->whose, &p);
-	close(p.fd);
-	munmap(addr, count * PAGE);
-}
-
 /* Reads the entries of ordinary pages, which takes one mfn_to_pfn() each. */
-struct pagemap {
-	int fd;
-	off_t where;
-	__u64 entry[PAGES_MAX];
-};
-
-static void read_pagemap(void *data)
+static void read_pagemap(void)
 {
-	struct pagemap *p = data;
+	static uint64_t entry[PAGES_MAX];
 
-	if (pread(p->fd, p->entry, sizeof(p->entry), p->where) != sizeof(p->entry))
+	if (pread(fd, entry, sizeof(entry), (uintptr_t)addr / PAGE * sizeof(*entry)) !=
+	    sizeof(entry))
 		err(1, "/proc/self/pagemap");
-}
-
-static void measure_pagemap(void)
-{
-	static struct pagemap p;
-	struct work work = { .row = "mfn-to-pfn", .times = 20, .once = read_pagemap };
-	char *addr = memory_of(&anonymous, PAGES_MAX);
-
-	p.fd = must_open("/proc/self/pagemap", O_RDONLY);
-	p.where = (uintptr_t)addr / PAGE * sizeof(p.entry[0]);
-	measure(&work, PAGES_MAX, anonymous.whose, &p);
-	close(p.fd);
-	munmap(addr, PAGES_MAX * PAGE);
 }
 
 /* ------------------------------------------------------------------ */
 /* I/O */
 
-struct io {
-	int disk;
-	bool write;
-	char *addr;
-	size_t len;
-	io_context_t aio;
-	struct io_uring ring;
-};
-
-static void by_libaio(void *data)
+static void check_io(int res)
 {
-	struct io *io = data;
-	struct iocb cb, *list = &cb;
-	struct io_event event;
-
-	(io->write ? io_prep_pwrite : io_prep_pread)(&cb, io->disk, io->addr, io->len, 0);
-	if (io_submit(io->aio, 1, &list) != 1 ||
-	    io_getevents(io->aio, 1, 1, &event, NULL) != 1 ||
-	    event.res != io->len)
-		errx(1, "libaio: %s of %zu bytes", io->write ? "write" : "read", io->len);
+	if (res != (int)(count * PAGE))
+		errx(1, "%s of %u pages: %d", row->name, count, res);
 }
 
-static void by_io_uring(void *data)
+static void by_libaio(void)
 {
-	struct io *io = data;
-	struct io_uring_sqe *sqe = io_uring_get_sqe(&io->ring);
-	struct io_uring_cqe *cqe;
-
-	io_uring_prep_rw(io->write ? IORING_OP_WRITE : IORING_OP_READ, sqe, io->disk,
-			 io->addr, io->len, 0);
-	if (io_uring_submit_and_wait(&io->ring, 1) != 1 ||
-	    io_uring_wait_cqe(&io->ring, &cqe) || cqe->res != (int)io->len)
-		errx(1, "io_uring: %s of %zu bytes", io->write ? "write" : "read", io->len);
-	io_uring_cqe_seen(&io->ring, cqe);
+	check_io(aio_io_in(aio, *row->name == 'w' ? IOCB_CMD_PWRITE : IOCB_CMD_PREAD, fd,
+			   addr, count * PAGE, 0));
 }
 
-static void measure_io(const char *kind, const char *path, const struct pages *pages,
-		       unsigned int count)
+static void by_io_uring(void)
 {
-	struct io io = {
-		.disk = must_open(path, O_RDWR | O_DIRECT),
-		.addr = memory_of(pages, count),
-		.len = count * PAGE,
-	};
-	char row[64];
-
-	if (io_setup(1, &io.aio) || io_uring_queue_init(1, &io.ring, 0))
-		errx(1, "libaio or io_uring");
-	for (unsigned int i = 0; i < 4; i++) {
-		bool uring = i / 2;
-		struct work work = {
-			.row = row,
-			.group = i % 2 ? "read" : "write",
-			.times = 1000 / count,
-			.once = uring ? by_io_uring : by_libaio,
-		};
-
-		io.write = i % 2 == 0;
-		snprintf(row, sizeof(row), "%s-%s-%s", work.group, kind,
-			 uring ? "io_uring" : "libaio");
-		measure(&work, count, pages->whose, &io);
-	}
-	io_uring_queue_exit(&io.ring);
-	io_destroy(io.aio);
-	munmap(io.addr, io.len);
-	close(io.disk);
+	check_io(uring_io(&uring, *row->name == 'w' ? IORING_OP_WRITE : IORING_OP_READ, fd,
+			  addr, count * PAGE, 0));
 }
 
 /* ------------------------------------------------------------------ */
 /* What a backend can do with a request: copy, map for it, or stay mapped; */
 /* and the copy alone */
 
-struct request {
-	struct mapping m;
-	struct ioctl_gntdev_grant_copy copy;
-	struct gntdev_grant_copy_segment *segments;
-	char *private;
-	int disk;
-};
+static char *copied;
+static struct gntdev_grant_copy_segment segments[REQUEST_MAX];
 
-static void store(const struct request *r, const char *addr)
+static void begin_request(void)
 {
-	size_t len = r->m.count * PAGE;
-
-	if (pwrite(r->disk, addr, len, 0) != (ssize_t)len)
-		err(1, "write of %zu bytes", len);
+	copied = anonymous();
+	for (unsigned int i = 0; i < count; i++) {
+		segments[i] = (struct gntdev_grant_copy_segment){
+			.source.foreign.ref = grant_pool->ref[i],
+			.source.foreign.domid = grant_pool->domid,
+			.dest.virt = copied + i * PAGE,
+			.len = PAGE,
+			.flags = GNTCOPY_source_gref,
+		};
+	}
 }
 
-static void copy(void *data)
+static void end_request(void)
 {
-	struct request *r = data;
+	munmap(copied, count * PAGE);
+}
 
-	if (ioctl(r->m.fd, IOCTL_GNTDEV_GRANT_COPY, &r->copy))
+static void store(const char *from)
+{
+	check_io(pwrite(fd, from, count * PAGE, 0));
+}
+
+static void copy(void)
+{
+	struct ioctl_gntdev_grant_copy copy_op = { .count = count, .segments = segments };
+
+	if (ioctl(gntdev, IOCTL_GNTDEV_GRANT_COPY, &copy_op))
 		err(1, "IOCTL_GNTDEV_GRANT_COPY");
 }
 
-static void copy_and_store(void *data)
+static void copy_and_store(void)
 {
-	struct request *r = data;
-
-	copy(r);
-	store(r, r->private);
+	copy();
+	store(copied);
 }
 
-static void map_and_store(void *data)
+static void store_mapped(void)
 {
-	struct request *r = data;
-
-	map(&r->m);
-	store(r, r->m.addr);
-	unmap(&r->m);
-	forget(&r->m);
+	store(addr);
 }
 
-static void only_store(void *data)
+static void map_and_store(void)
 {
-	struct request *r = data;
-
-	store(r, r->m.addr);
+	map();
+	store_mapped();
+	unmap();
+	forget();
 }
 
-static void measure_request(struct request *r, const char *row, void (*once)(void *data))
+static void begin_mapped(void)
 {
-	struct work work = {
-		.row = row,
-		.group = once == copy ? NULL : "request",
-		.times = 1 + 1000 / r->m.count,
-		.once = once,
-	};
-
-	measure(&work, r->m.count, foreign.whose, r);
+	begin_request();
+	map();
 }
 
-static void measure_requests(unsigned int count)
+static void end_mapped(void)
 {
-	struct request r = {
-		.m = mapping_of(&foreign, count),
-		.private = memory_of(&anonymous, count),
-		.segments = calloc(count, sizeof(*r.segments)),
-		.disk = must_open("/dev/ram0", O_RDWR | O_DIRECT),
-	};
-	unsigned int i;
-
-	if (!r.segments)
-		err(2, "memory for %u segments", count);
-	for (i = 0; i < count; i++) {
-		struct gntdev_grant_copy_segment *s = &r.segments[i];
-
-		s->source.foreign.ref = foreign.g.refs[i];
-		s->source.foreign.domid = foreign.g.domid;
-		s->dest.virt = r.private + i * PAGE;
-		s->len = PAGE;
-		s->flags = GNTCOPY_source_gref;
-	}
-	r.copy.count = count;
-	r.copy.segments = r.segments;
-	measure_request(&r, "copy", copy);
-	measure_request(&r, "request-copied", copy_and_store);
-	measure_request(&r, "request-mapped", map_and_store);
-	map(&r.m);
-	measure_request(&r, "request-stays-mapped", only_store);
-	unmap(&r.m);
-	mapping_free(&r.m);
-	munmap(r.private, count * PAGE);
-	free(r.segments);
-	close(r.disk);
+	unmap();
+	end_request();
 }
 
 /* ------------------------------------------------------------------ */
 /* A system that grants nothing, and memory */
 
-static void run_shell(void *data)
+static void run_shell(void)
 {
-	(void)data;
 	if (system("i=0; while [ $i -lt 30 ]; do i=$((i + 1)); ./busybox true; "
 		   "./busybox seq 200 | ./busybox sort -r | ./busybox md5sum >/dev/null; "
 		   "done"))
@@ -559,90 +331,159 @@ static long free_bytes(void)
 static void measure_memory(void)
 {
 	enum { n = 60 };
-	struct mapping m[n];
-	unsigned int i, round;
+	char *at[n];
 	long before, after;
 
-	for (round = 0; round < 4; round++) {
-		for (i = 0; i < n; i++)
-			m[i] = mapping_of(&foreign, PAGES_MAX);
+	whose = FOREIGN;
+	count = PAGES_MAX;
+	for (int round = 0; round < 4; round++) {
+		open_gntdev();
 		before = free_bytes();
-		for (i = 0; i < n; i++)
-			map(&m[i]);
-		after = free_bytes();
-		for (i = 0; i < n; i++) {
-			unmap(&m[i]);
-			forget(&m[i]);
-			mapping_free(&m[i]);
+		for (int i = 0; i < n; i++) {
+			map();
+			at[i] = addr;
 		}
+		after = free_bytes();
+		for (int i = 0; i < n; i++)
+			munmap(at[i], count * PAGE);
+		close(gntdev);
 		if (round)
 			printf("memory\t%u\tforeign\t1\t%ld\n", PAGES_MAX,
 			       (before - after) / (n * PAGES_MAX));
 	}
 }
 
-static void alloc_own(void)
-{
-	struct ioctl_gntalloc_alloc_gref *op;
-	int fd = must_open("/dev/xen/gntalloc", O_RDWR);
+/* ------------------------------------------------------------------ */
 
-	op = calloc(1, sizeof(*op) + PAGES_MAX * sizeof(op->gref_ids[0]));
-	if (!op)
-		err(2, "memory for %u grant references", PAGES_MAX);
-	op->domid = own.g.domid;
-	op->count = PAGES_MAX;
-	op->flags = GNTALLOC_FLAG_WRITABLE;
-	if (ioctl(fd, IOCTL_GNTALLOC_ALLOC_GREF, op))
-		err(2, "IOCTL_GNTALLOC_ALLOC_GREF");
-	own.g.count = PAGES_MAX;
-	own.g.refs = calloc(PAGES_MAX, sizeof(own.g.refs[0]));
-	for (unsigned int i = 0; i < PAGES_MAX; i++)
-		own.g.refs[i] = op->gref_ids[i];
-	free(op);
+#define IO(name, group, path, once) \
+	{ name, group, path, FOREIGN | ANONYMOUS, { 1, 16 }, 1000, map_memory, NULL, once, NULL, unmap }
+#define REQUEST(name, group, begin, once, end) \
+	{ name, group, "/dev/ram0", FOREIGN, { 1, 11, REQUEST_MAX }, 1000, begin, NULL, once, NULL, end }
+
+static const struct row rows[] = {
+	/* Long enough for a clock tick not to matter. */
+	{ "cycle", .whose = OWN | FOREIGN, .sizes = { 1, 11, 32, 128, 256, PAGES_MAX },
+	  .pages = 2000, .once = cycle },
+	{ "cycle-many-maps", .whose = FOREIGN, .sizes = { 11 },
+	  .pages = 2000, .begin = add_many, .once = cycle },
+	{ "unmap", .whose = FOREIGN, .sizes = { 256 },
+	  .pages = 2000, .before = map, .once = unmap, .after = forget },
+	{ "unmap-one-held", .whose = FOREIGN, .sizes = { 256 },
+	  .pages = 2000, .before = map_and_pin, .once = unmap, .after = let_go },
+	{ "pin", .whose = OWN | FOREIGN | ANONYMOUS, .sizes = { 32 }, .path = DEBUGFS "/gup_test",
+	  .pages = 6400, .begin = map_memory, .once = pin, .end = unmap },
+	{ "mfn-to-pfn", .whose = ANONYMOUS, .sizes = { PAGES_MAX }, .path = "/proc/self/pagemap",
+	  .pages = 20000, .begin = map_memory, .once = read_pagemap, .end = unmap },
+	IO("write-brd-libaio", "write", "/dev/ram0", by_libaio),
+	IO("read-brd-libaio", "read", "/dev/ram0", by_libaio),
+	IO("write-brd-io_uring", "write", "/dev/ram0", by_io_uring),
+	IO("read-brd-io_uring", "read", "/dev/ram0", by_io_uring),
+	IO("write-virtio-libaio", "write", "/dev/vda", by_libaio),
+	IO("read-virtio-libaio", "read", "/dev/vda", by_libaio),
+	IO("write-virtio-io_uring", "write", "/dev/vda", by_io_uring),
+	IO("read-virtio-io_uring", "read", "/dev/vda", by_io_uring),
+	REQUEST("copy", NULL, begin_request, copy, end_request),
+	REQUEST("request-copied", "request", begin_request, copy_and_store, end_request),
+	REQUEST("request-mapped", "request", begin_request, map_and_store, end_request),
+	REQUEST("request-stays-mapped", "request", begin_mapped, store_mapped, end_mapped),
+	{ "shell", .whose = NONE, .once = run_shell },
+	{ NULL }
+};
+
+static uint64_t now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1000000000ULL + t.tv_nsec;
+}
+
+static void call(void (*function)(void))
+{
+	if (function)
+		function();
+}
+
+/* The first repetition, which finds caches cold, does not count. */
+static void measure(void)
+{
+	unsigned int times = count ? 1 + row->pages / count : 1;
+	/* What comes before and after the work is not to be counted with it. */
+	unsigned int at_once = row->before || row->after ? 1 : times;
+	uint64_t start, time;
+
+	if (row->path)
+		fd = must_open(row->path);
+	if (whose & (OWN | FOREIGN))
+		open_gntdev();
+	call(row->begin);
+	for (int i = 0; i <= REPEAT; i++) {
+		time = 0;
+		for (unsigned int done = 0; done < times; done += at_once) {
+			call(row->before);
+			mark('b');
+			start = now_ns();
+			for (unsigned int n = 0; n < at_once; n++)
+				row->once();
+			time += now_ns() - start;
+			mark('e');
+			call(row->after);
+		}
+		mark('d');
+		printf("%s\t%u\t%s\t%u\t%llu%s\n", row->name, count, names[whose], times,
+		       (unsigned long long)time, i ? "" : "\twarm-up");
+	}
+	call(row->end);
+	close(gntdev);
+	close(fd);
+	gntdev = fd = -1;
+	fflush(stdout);
+}
+
+static bool wanted(char **only, const char *name)
+{
+	bool all = !*only;
+
+	for (; *only; only++)
+		if (name && !strcmp(*only, name))
+			return true;
+	return all;
 }
 
 int main(int argc, char **argv)
 {
-	const struct work idle = { .row = "unmap", .times = 8, .before = map,
-				   .once = unmap, .after = forget };
-	const struct work held = { .row = "unmap-one-held", .times = 8,
-				   .before = map_and_pin, .once = unmap,
-				   .after = let_go };
-	const struct work shell = { .row = "shell", .times = 1, .once = run_shell };
-	const struct pages *all[] = { &own, &foreign, &anonymous };
-	unsigned int i, k;
+	struct grants g;
 
-	if (argc < 5)
-		errx(2, "usage: bench ROWS DISK DOMID REF...");
-	only = argv[1];
-	foreign.g = parse_grants(argv + 3);
-	if (foreign.g.count < PAGES_MAX)
+	(void)argc;
+	op = calloc(1, sizeof(*op) + PAGES_MAX * sizeof(op->refs[0]));
+	if (!op || pool_init(PAGES_MAX) || grant_pool->n < PAGES_MAX)
 		errx(2, "%u grants are needed", PAGES_MAX);
-	alloc_own();
+	for (unsigned int i = 0; i < PAGES_MAX; i += GRANTS_MAX) {
+		if (grants_get(&g, GRANTS_OWN, GRANTS_MAX))
+			err(2, "dom0's own grants");
+		memcpy(own_refs + i, g.ref, GRANTS_MAX * sizeof(*own_refs));
+	}
+	if (syscall(__NR_io_setup, 1, &aio) || uring_open(&uring))
+		err(2, "libaio or io_uring");
 	reserve_arena();
 
-	for (i = 0; i < 2; i++)
-		for (k = 0; k < SIZES; k++)
-			measure_cycles(all[i], sizes[k]);
-	if (wanted("cycle-many-maps"))
-		measure_many_maps();
-	measure_unmap(&idle, &foreign);
-	/* A stock kernel corrupts its memory when it unmaps a page that is held. */
-	if (!access(WAITING_PAGES, R_OK))
-		measure_unmap(&held, &foreign);
-	for (i = 0; i < 3; i++)
-		measure_pins(all[i], 32);
-	measure_pagemap();
-	for (i = 1; i < 3; i++) {
-		for (k = 1; k <= 16; k += 15) {
-			measure_io("brd", "/dev/ram0", all[i], k);
-			measure_io("virtio", argv[2], all[i], k);
+	for (row = rows; row->name; row++) {
+		if (!wanted(argv + 1, row->name) && !wanted(argv + 1, row->group))
+			continue;
+		/* A stock kernel corrupts its memory when it unmaps a page that is held. */
+		if (row->before == map_and_pin && count_waiting() < 0)
+			continue;
+		for (whose = OWN; whose <= NONE; whose *= 2) {
+			const unsigned int *size = row->sizes;
+
+			do {
+				count = *size;
+				if (row->whose & whose)
+					measure();
+			} while (++size < row->sizes + 6 && *size);
 		}
 	}
-	for (k = 0; k < 3; k++)
-		measure_requests(sizes[k]);
-	measure(&shell, 0, "none", NULL);
-	if (wanted("memory"))
+	if (wanted(argv + 1, "memory"))
 		measure_memory();
 	return 0;
 }

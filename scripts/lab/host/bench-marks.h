@@ -3,7 +3,7 @@
 #define LAB_BENCH_MARKS_H
 
 /*
- * The marks that count-insns.c looks for: "nopl DISPLACEMENT(%rax)", which does
+ * The marks that plugin.c looks for: "nopl DISPLACEMENT(%rax)", which does
  * nothing on any machine, with a displacement that no compiler makes.  The last
  * byte tells which mark it is.  What runs between "b" and "e" is added up; "d"
  * writes the sums and starts anew.

@@ -82,24 +82,33 @@ usage_error()
 }
 
 # arguments "NAME NAME=..." ARGUMENT...: sets the variable NAME to y for the option --NAME,
-# and to VALUE for --NAME VALUE if it is NAME= here; leaves the other arguments in ARGS.
-# In the variable's name, - is _.
-# --help prints the head comment of the script, from its fourth line.
+# and to VALUE for --NAME VALUE if it is NAME= here, which an array gets as one element
+# more; leaves the other arguments, from -- on, in ARGS. In the variable's name, - is _.
+# --help prints the head comment of the script, from its fourth line, and what all have.
 arguments()
 {
-	local known=" $1 " name
+	local known=" ${1//[[:space:]]/ } " name
 
 	shift
-	while [[ ${1:-} = -* ]]; do
+	while [[ ${1:-} = -* && $1 != -- ]]; do
 		name=${1#--}
 		if [ "$1" = --help ] || [ "$1" = -h ]; then
 			sed -n -e '4,${/^#/!q; s/^# \{0,1\}//p}' "$0"
+			printf '\n%s %s\n' "BASE=mainline or BASE=6.1 takes the place of 6.12," \
+				"BUILD=DIRECTORY of build/."
 			exit 0
 		elif [[ -n $name && $known = *" $name "* ]]; then
 			printf -v "${name//-/_}" y
 		elif [[ $known = *" $name= "* ]]; then
 			[ $# -ge 2 ] || usage_error "$1 wants a value"
-			printf -v "${name//-/_}" %s "$2"
+			name=${name//-/_}
+			if [[ $(declare -p "$name" 2>/dev/null) = 'declare -a'* ]]; then
+				local -n _list=$name
+				_list+=("$2")
+				unset -n _list
+			else
+				printf -v "$name" %s "$2"
+			fi
 			shift
 		else
 			usage_error "unknown option $1"
@@ -142,6 +151,17 @@ scratch()
 	_scratch+=("$SCRATCH")
 	trap 'rm -rf "${_scratch[@]}"' EXIT
 }
+
+# tree_hash TREE: prints the hash of a git work tree with all that is edited and new
+tree_hash()
+(
+	GIT_INDEX_FILE=$(mktemp "$BUILD/scratch.XXXXXX")
+	export GIT_INDEX_FILE
+	trap 'rm -f "$GIT_INDEX_FILE"' EXIT
+	cp "$1/.git/index" "$GIT_INDEX_FILE"
+	git -C "$1" add -A
+	git -C "$1" write-tree
+)
 
 # end_process PID: with SIGTERM, and after 5 s with SIGKILL; -PID is a process group
 end_process()

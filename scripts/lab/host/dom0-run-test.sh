@@ -6,13 +6,9 @@
 # so and wants that status; and fake_qemu, which puts a script in QEMU's place, so that a
 # test of what dom0-run does about a machine needs no machine.
 
-# shellcheck source=scripts/lab/host/common.sh
-. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
-# shellcheck source=scripts/lab/host/fixture.sh
-. "$ROOT/scripts/lab/host/fixture.sh"
+. "$(dirname "${BASH_SOURCE[0]}")/fixture.sh"
 
-TMP=$(mktemp -d)
-trap 'rm -rf "$TMP"' EXIT
+TMP=$tmp
 cd "$TMP"
 
 dom0_run()

@@ -1,19 +1,22 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=bash
 #
-# Sourced by the tests of the series' scripts. fixture DIRECTORY makes there a
-# copy of this project's scripts with a series of its own, three patches on a
-# "kernel" of four files and two of them on an older one, so that a test takes
-# seconds and touches nothing real.
+# Sourced by the tests of the lab's scripts; sources common.sh, and sets tmp to a new
+# directory that is removed at the end of the test.
 
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+scratch
+tmp=$SCRATCH
+
+# fixture: makes in $tmp a copy of this project's scripts with a series of its own, three
+# patches on a "kernel" of four files and two of them on an older one, so that a test
+# takes seconds and touches nothing real.
 fixture()
 {
-	local dir=$1 root
-	root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../.." && pwd)
+	local dir=$tmp
 
-	mkdir -p "$dir/project/scripts" "$dir/project/series" "$dir/kernel/lib" \
-		"$dir/kernel/mm"
-	cp -r "$root"/scripts/{lab,source,tree-make,tree-save} "$dir/project/scripts/"
+	mkdir -p "$dir/project/scripts" "$dir/project/series" "$dir/kernel/lib" "$dir/kernel/mm"
+	cp -r "$ROOT"/scripts/{lab,source,tree-make,tree-save} "$dir/project/scripts/"
 	seq -f 'line %g of lib/list.c' 1 40 >"$dir/kernel/lib/list.c"
 	seq -f 'line %g of mm/map.c' 1 40 >"$dir/kernel/mm/map.c"
 	echo 'obj-y += list.o' >"$dir/kernel/lib/Makefile"

@@ -88,18 +88,34 @@ kmake_lock()
 	fi
 }
 
-# kmake_copy TREE COPY: a clone of a work tree with its files and objects, so that a
-# build in the copy compiles only what is changed there.
-kmake_copy()
+# kmake_tree COPY COMMIT [PATCH]...: makes COPY, or brings it to that commit of the work tree
+# with the patches on top. It begins with the files and objects of the work tree, and
+# writes only files that change: make compiles only these.
+# shellcheck disable=SC2153 # TREE is of common.sh
+kmake_tree()
 {
-	rm -rf "$2.part" "$2"
-	git clone -q --shared --no-checkout "$1" "$2.part"
-	cd "$1" || return
-	find . -mindepth 1 -maxdepth 1 ! -name .git ! -name 'obj-*' \
-		-exec cp -a --reflink=auto -t "$2.part" {} +
-	# Its index knows nothing of the copies yet. A checkout would write each file anew,
-	# and make would compile them all again.
-	cp .git/index "$2.part/.git/"
-	git -C "$2.part" update-index -q --refresh || true
-	mv "$2.part" "$2"
+	local copy=$1 made
+
+	if [ ! -d "$copy/.git" ]; then
+		rm -rf "$copy.part" "$copy"
+		git clone -q --shared --no-checkout "$TREE" "$copy.part"
+		find "$TREE" -mindepth 1 -maxdepth 1 ! -name .git ! -name 'obj-*' \
+			-exec cp -a --reflink=auto -t "$copy.part" {} +
+		# Its index knows nothing of the copies yet.
+		cp "$TREE/.git/index" "$copy.part/.git/"
+		git -C "$copy.part" update-index -q --refresh || true
+		mv "$copy.part" "$copy"
+	fi
+	(
+		cd "$copy" || exit
+		git fetch -q "$TREE" "$2"
+		export GIT_INDEX_FILE=.git/index-new
+		git read-tree FETCH_HEAD
+		cat /dev/null "${@:3}" | git apply --cached --allow-empty --whitespace=nowarn
+		made=$(git -c user.name=lab -c user.email=lab@localhost commit-tree \
+			-p FETCH_HEAD -m lab "$(git write-tree)")
+		unset GIT_INDEX_FILE
+		git checkout -q -f --detach "$made"
+		git clean -q -f -d
+	)
 }

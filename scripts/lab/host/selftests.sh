@@ -10,6 +10,7 @@
 #				the same for programs that lie elsewhere
 #	build_selftests_arm64	the same for arm64, with the cross compiler that
 #				scripts/setup --arm64 installs
+#	build_programs TARGET	builds those of programs.mk, into $BUILD/lab
 #	in_dom0 PROGRAM [OPTION]... [-- ARGUMENT...]
 #				runs a program of scripts/lab/dom0 in dom0, or one of
 #				the selftests. The OPTIONs are those of dom0-run, where
@@ -27,7 +28,6 @@
 # The programs are built by the kernel's own rules, from where they lie: the
 # kernel's tree is asked only for its lib.mk, its harness and its headers.
 
-# shellcheck source=scripts/lab/host/common.sh
 declare -F die >/dev/null || . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 # Grants are mapped there until the map object goes, so parts of them cannot be
@@ -64,6 +64,13 @@ build_selftests_arm64()
 {
 	build_selftests_from "$(selftests_source)" \
 		"$OUT/selftests-arm64" ARCH=arm64 CROSS_COMPILE=aarch64-linux-gnu-
+}
+
+build_programs()
+{
+	build_selftests
+	make -s -f "$ROOT/scripts/lab/host/programs.mk" BUILD="$BUILD" TREE="$TREE" \
+		SELFTESTS="$SELFTESTS" XEN="$(selftests_source)" "$@"
 }
 
 # Those here are mainline's.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * registers ROUNDS: processes fill all vector registers with bytes of their own,
- * give up the CPU, and compare the registers with the bytes, ROUNDS times each.
+ * registers SWITCHES: processes fill all vector registers with bytes of
+ * their own, give up the CPU so many times, and look whether the bytes are still there.
  */
 #define _GNU_SOURCE
 #include <stdint.h>
@@ -41,57 +41,37 @@ static void yield_with(registers *in, registers *out, long call, long arg)
 		  "xmm14", "xmm15");
 }
 
-static int child(unsigned int seed, uint64_t end, int report)
+static int child(unsigned int seed, int switches)
 {
 	registers in, out;
-	uint64_t rounds = 0;
-	size_t i;
 
 	srand(seed);
-	do {
-		for (i = 0; i < sizeof(in); i++)
-			((uint8_t *)in)[i] = rand();
-		for (i = 0; i < 20; i++) {
-			memset(out, 0, sizeof(out));
-			/* Now and then a nap: the vCPU itself is given up. */
-			if (i == 19)
-				yield_with(&in, &out, SYS_nanosleep, 1);
-			else
-				yield_with(&in, &out, SYS_sched_yield, 0);
-			if (memcmp(in, out, sizeof(in))) {
-				printf("process %u: vector registers changed in round %llu\n",
-				       seed, (unsigned long long)rounds);
-				return 1;
-			}
-			rounds++;
+	for (int i = 0; i < switches; i++) {
+		for (size_t n = 0; i % 20 == 0 && n < sizeof(in); n++)
+			((uint8_t *)in)[n] = rand();
+		memset(out, 0, sizeof(out));
+		/* Now and then a nap: the vCPU itself is given up. */
+		yield_with(&in, &out, i % 20 == 19 ? SYS_nanosleep : SYS_sched_yield, i % 20 == 19);
+		if (memcmp(in, out, sizeof(in))) {
+			printf("process %u: vector registers changed in switch %d\n", seed, i);
+			return 1;
 		}
-	} while (rounds < end);
-	return write(report, &rounds, sizeof(rounds)) != sizeof(rounds);
+	}
+	return 0;
 }
 
 int main(int argc, char **argv)
 {
-	uint64_t end = argc > 1 ? strtoull(argv[1], NULL, 0) : 1000;
-	uint64_t rounds, total = 0;
-	int pipes[2], i, status, bad = 0;
+	int switches = argc > 1 ? atoi(argv[1]) : 0, status, bad = 0;
 
-	if (!__builtin_cpu_supports("avx")) {
-		puts("no AVX here");
-		return 77;
-	}
-	if (pipe(pipes))
+	if (!switches || !__builtin_cpu_supports("avx")) {
+		puts("no number of switches, or no AVX here");
 		return 2;
-	for (i = 0; i < PROCESSES; i++)
-		if (!fork()) {
-			status = child(i + 1, end, pipes[1]);
-			fflush(stdout);
-			_exit(status);
-		}
-	close(pipes[1]);
-	while (read(pipes[0], &rounds, sizeof(rounds)) == sizeof(rounds))
-		total += rounds;
+	}
+	for (int i = 0; i < PROCESSES; i++)
+		if (!fork())
+			return child(i + 1, switches / PROCESSES);
 	while (wait(&status) > 0)
 		bad |= status;
-	printf("switches=%llu\n", (unsigned long long)total);
 	return bad ? 1 : 0;
 }
