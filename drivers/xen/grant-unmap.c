@@ -112,17 +112,18 @@ struct wait_list {
 	unsigned long old_checked;	/* in jiffies */
 };
 
-#define DEFINE_WAIT_LIST(name)						\
-	static struct wait_list name = {				\
-		.young = LIST_HEAD_INIT(name.young),			\
-		.old = LIST_HEAD_INIT(name.old),			\
-		.old_checked = INITIAL_JIFFIES,				\
-	}
-
 /* Protects the wait lists. */
 static DEFINE_SPINLOCK(wait_lock);
-DEFINE_WAIT_LIST(waiting_pages);
-DEFINE_WAIT_LIST(waiting_refs);
+
+static struct wait_list waiting_pages = {
+	.young = LIST_HEAD_INIT(waiting_pages.young),
+	.old = LIST_HEAD_INIT(waiting_pages.old),
+};
+
+static struct wait_list waiting_refs = {
+	.young = LIST_HEAD_INIT(waiting_refs.young),
+	.old = LIST_HEAD_INIT(waiting_refs.old),
+};
 
 static struct workqueue_struct *unmap_wq;
 static void unmap_worker(struct work_struct *work);

@@ -267,5 +267,4 @@ static int __init m2p_override_init(void)
 
 	return 0;
 }
-/* After grant_unmap_init(), which creates gnttab_debugfs. */
-fs_initcall(m2p_override_init);
+fs_initcall(m2p_override_init);	/* after grant_unmap_init() */
