@@ -39,6 +39,7 @@
 #include <linux/module.h>
 #include <linux/rbtree.h>
 #include <linux/refcount.h>
+#include <linux/sched.h>
 #include <linux/slab.h>
 
 #include <xen/events.h>
@@ -338,7 +339,7 @@ static int gntdev_notify_byte(const struct gntdev_grant_map *map)
  */
 bool gntdev_is_gone(const struct gntdev_grant_map *map, unsigned int pgno)
 {
-	return map->in_use && !READ_ONCE(map->mmap_failed) &&
+	return map->in_use && !smp_load_acquire(&map->mmap_failed) &&
 	       READ_ONCE(map->gpages[pgno].state) > GRANTED_PAGE_USER;
 }
 
@@ -714,7 +715,7 @@ bool gntdev_is_unmapped(const struct gntdev_grant_map *map)
 	int i;
 
 	for (i = 0; i < map->count; i++) {
-		/* Pairs with batch_unmap(), which no longer uses the page. */
+		/* Pairs with batch_unmap(), which then only puts the owner. */
 		u8 state = smp_load_acquire(&map->gpages[i].state);
 
 		if (state != GRANTED_PAGE_NONE && state != GRANTED_PAGE_GONE)
@@ -742,7 +743,8 @@ int gntdev_map_vma(struct gntdev_grant_map *map, struct vm_area_struct *vma)
 	if (map->mmap_failed) {
 		synchronize_rcu();
 		granted_pages_release(map->gpages, map->count);
-		map->mmap_failed = false;
+		/* Pairs with gntdev_is_gone(). */
+		smp_store_release(&map->mmap_failed, false);
 	}
 
 	vma->vm_private_data = map;

@@ -62,7 +62,6 @@
 #include <linux/module.h>
 #include <linux/page_ref.h>
 #include <linux/pgtable.h>
-#include <linux/sched.h>
 #include <linux/spinlock.h>
 #include <linux/workqueue.h>
 
@@ -104,6 +103,7 @@ struct unmap_batch {
 	u32 kernel;
 	u32 frozen;
 };
+static_assert(UNMAP_BATCH_PAGES <= 32);
 
 /* Entries wait on @young first, then on @old; they belong to the worker. */
 struct wait_list {
@@ -214,39 +214,6 @@ static void put_owner_of_page(struct granted_page_owner *owner)
 		schedule_work(&owner->rwork.work);
 }
 
-static void batch_unmap(struct unmap_batch *batch);
-
-/*
- * Add the mappings of a page that can be removed now: the user mapping always,
- * the kernel mapping if the page has no other references.  The op for the user
- * mapping comes first.  Unmap the batch if it is full.
- */
-static void batch_add(struct unmap_batch *batch, struct granted_page *gpage)
-{
-	u32 bit = BIT(batch->nr_gpages);
-	bool frozen;
-
-	if (gpage->state == GRANTED_PAGE_USER)
-		gnttab_set_unmap_op(&batch->ops[batch->nr_ops++],
-				    gpage->user_pte, GNTMAP_contains_pte,
-				    gpage->user_handle);
-
-	frozen = page_ref_freeze(gpage->page, 1);
-	if (frozen)
-		batch->frozen |= bit;
-
-	if (frozen || !page_ref_count(gpage->page)) {
-		batch->kernel |= bit;
-		gnttab_set_unmap_op(&batch->ops[batch->nr_ops++], (unsigned long)
-				    pfn_to_kaddr(page_to_pfn(gpage->page)),
-				    0, gpage->handle);
-	}
-
-	batch->gpages[batch->nr_gpages++] = gpage;
-	if (batch->nr_gpages == UNMAP_BATCH_PAGES)
-		batch_unmap(batch);
-}
-
 /*
  * Unmap the batch with one hypercall and empty it.  An owner may be freed as
  * soon as its last page is unmapped or retired.
@@ -306,6 +273,37 @@ static void batch_unmap(struct unmap_batch *batch)
 	}
 
 	batch_init(batch);
+}
+
+/*
+ * Add the mappings of a page that can be removed now: the user mapping always,
+ * the kernel mapping if the page has no other references.  The op for the user
+ * mapping comes first.  Unmap the batch if it is full.
+ */
+static void batch_add(struct unmap_batch *batch, struct granted_page *gpage)
+{
+	u32 bit = BIT(batch->nr_gpages);
+	bool frozen;
+
+	if (gpage->state == GRANTED_PAGE_USER)
+		gnttab_set_unmap_op(&batch->ops[batch->nr_ops++],
+				    gpage->user_pte, GNTMAP_contains_pte,
+				    gpage->user_handle);
+
+	frozen = page_ref_freeze(gpage->page, 1);
+	if (frozen)
+		batch->frozen |= bit;
+
+	if (frozen || !page_ref_count(gpage->page)) {
+		batch->kernel |= bit;
+		gnttab_set_unmap_op(&batch->ops[batch->nr_ops++], (unsigned long)
+				    pfn_to_kaddr(page_to_pfn(gpage->page)),
+				    0, gpage->handle);
+	}
+
+	batch->gpages[batch->nr_gpages++] = gpage;
+	if (batch->nr_gpages == UNMAP_BATCH_PAGES)
+		batch_unmap(batch);
 }
 
 /**
@@ -522,7 +520,7 @@ void granted_pages_release(struct granted_page *gpages, unsigned int count)
 		/* No frame is translated to the page now: it may be reused. */
 		if (gpage->frozen)
 			page_ref_unfreeze(gpage->page, 1);
-		gpage->state = GRANTED_PAGE_NONE;
+		WRITE_ONCE(gpage->state, GRANTED_PAGE_NONE);
 	}
 }
 EXPORT_SYMBOL_GPL(granted_pages_release);
@@ -544,16 +542,20 @@ static void unmap_refs(struct gntab_unmap_queue_data *item)
 		   item);
 }
 
+/* The worker's, which never runs twice at a time.  Too large for its stack. */
+static struct unmap_batch waiting_batch;
+
 /*
- * Check an entry, and unmap it if it has no other references.  Returns the number
- * of unsuccessful checks so far, or 0 if the entry no longer waits.
+ * Check an entry that was taken off its list, and unmap it if it has no other
+ * references; batch_unmap() may let it wait again.  Returns 0, or else the number
+ * of unsuccessful checks.
  */
-static unsigned int check_page(struct list_head *entry, struct unmap_batch *batch)
+static unsigned int check_page(struct list_head *entry)
 {
 	struct granted_page *gpage = list_entry(entry, struct granted_page, waiting);
 
 	if (page_ref_count(gpage->page) <= 1) {
-		batch_add(batch, gpage);
+		batch_add(&waiting_batch, gpage);
 		return 0;
 	}
 
@@ -563,7 +565,7 @@ static unsigned int check_page(struct list_head *entry, struct unmap_batch *batc
 	return gpage->checks;
 }
 
-static unsigned int check_refs(struct list_head *entry, struct unmap_batch *batch)
+static unsigned int check_refs(struct list_head *entry)
 {
 	struct gntab_unmap_queue_data *item =
 		list_entry(entry, struct gntab_unmap_queue_data, list);
@@ -579,14 +581,13 @@ static unsigned int check_refs(struct list_head *entry, struct unmap_batch *batc
 	return item->age;
 }
 
-typedef unsigned int (*check_fn)(struct list_head *entry, struct unmap_batch *batch);
+typedef unsigned int (*check_fn)(struct list_head *entry);
 
 /* Check the first @max entries of one of the lists in @wait. */
 static void check_list(struct wait_list *wait, struct list_head *list,
 		       check_fn check, unsigned int max)
 {
 	struct list_head *entry, *next;
-	struct unmap_batch batch;
 	unsigned int n = 0;
 	LIST_HEAD(young);
 	LIST_HEAD(todo);
@@ -596,7 +597,6 @@ static void check_list(struct wait_list *wait, struct list_head *list,
 	list_splice_init(list, &todo);
 	spin_unlock_irq(&wait_lock);
 
-	batch_init(&batch);
 	list_for_each_safe(entry, next, &todo) {
 		unsigned int checks;
 
@@ -604,11 +604,11 @@ static void check_list(struct wait_list *wait, struct list_head *list,
 			break;
 
 		list_del(entry);
-		checks = check(entry, &batch);
+		checks = check(entry);
 		if (checks)
 			list_add_tail(entry, checks < WAIT_YOUNG_CHECKS ? &young : &old);
 	}
-	batch_unmap(&batch);
+	batch_unmap(&waiting_batch);
 
 	spin_lock_irq(&wait_lock);
 	list_splice(&todo, list);
@@ -617,7 +617,7 @@ static void check_list(struct wait_list *wait, struct list_head *list,
 	spin_unlock_irq(&wait_lock);
 }
 
-/* Check a wait list.  Returns after how many ms to do so again, 0 if empty. */
+/* Returns the delay in ms until the next check, or 0 if the list is empty. */
 static unsigned int check_wait_list(struct wait_list *wait, check_fn check,
 				    unsigned int max)
 {
