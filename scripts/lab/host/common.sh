@@ -163,7 +163,7 @@ end_process()
 
 	kill -TERM -- "$1" 2>/dev/null || true
 	while kill -0 -- "$1" 2>/dev/null && [ $n -lt 50 ]; do
-		sleep 0.2
+		sleep 0.1
 		n=$((n + 1))
 	done
 	kill -KILL -- "$1" 2>/dev/null || true
