@@ -194,7 +194,7 @@ _step_stop()
 # SECS to the seconds it took. On a terminal TITLE is shown with the time.
 run_limited()
 {
-	local log=$1 limit=$2 start=$SECONDS nap=0.05 next=60
+	local log=$1 limit=$2 start=$SECONDS next=60
 
 	shift 2
 	mkdir -p "$(dirname "$log")"
@@ -225,12 +225,7 @@ run_limited()
 			say "    ... $(_time "$SECS")  log: $log"
 			next=$((next + 60))
 		fi
-		sleep "$nap"
-		case $nap in
-		0.05) nap=0.1 ;;
-		0.1) nap=0.2 ;;
-		*) [ "$SECS" -lt 5 ] || nap=0.5 ;;
-		esac
+		sleep 0.2
 	done
 	[ "$RC" = 124 ] || wait "$_step_pid" || RC=$?
 	_step_pid=
