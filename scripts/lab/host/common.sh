@@ -1,20 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=bash
 #
-# Sourced by every script of the lab. Sets
+# Sourced by every script of the lab, first, so that a make's flags, a cross compiler or a
+# git hook's repository in the environment do not reach the programs it runs. Sets
 #
-#	ROOT	the project's root, from where the script lies
+#	ROOT	the project's root
 #	BUILD	where everything made goes; the variable of that name overrides it
-#	BASE	the kernel that the patches are applied to: 6.12 (the default), 6.1 or
-#		mainline
+#	BASE	the kernel that the patches are applied to: 6.12, 6.1 or mainline
 #	OWN	a kernel tree of the user's, in place of Debian's source of BASE
 #		(default mainline), if the user has set LINUX to it
 #	TREE	the work tree of BASE
 #	OUT	where everything made of that goes
-#
-# and gives the functions below. A script sources this first, so that what the
-# caller's environment happens to hold (a make's flags, a cross compiler, a git hook's
-# repository) does not reach the programs it runs.
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../.." && pwd)
 BUILD=${BUILD:-$ROOT/build}
@@ -194,7 +190,7 @@ _step_stop()
 # SECS to the seconds it took. On a terminal TITLE is shown with the time.
 run_limited()
 {
-	local log=$1 limit=$2 start=$SECONDS nap=0.05 next=60
+	local log=$1 limit=$2 start=$SECONDS next=60
 
 	shift 2
 	mkdir -p "$(dirname "$log")"
@@ -225,12 +221,7 @@ run_limited()
 			say "    ... $(_time "$SECS")  log: $log"
 			next=$((next + 60))
 		fi
-		sleep "$nap"
-		case $nap in
-		0.05) nap=0.1 ;;
-		0.1) nap=0.2 ;;
-		*) [ "$SECS" -lt 5 ] || nap=0.5 ;;
-		esac
+		sleep 0.2
 	done
 	[ "$RC" = 124 ] || wait "$_step_pid" || RC=$?
 	_step_pid=

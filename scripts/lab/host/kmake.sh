@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=bash
 #
-# Sourced, after common.sh, by the scripts that run the kernel's make. All of
-# them have to run it with the same settings: Kbuild compiles everything anew
-# when the compiler's command line changes.
+# Sourced, after common.sh, by the scripts that run the kernel's make: with other settings
+# Kbuild would compile everything again.
 
 # With a fixed date, user and number of the build, a build of the same source gives
 # the same kernel, and ccache finds what it has.
@@ -56,9 +55,8 @@ kmake()
 		-j"${JOBS:-$(nproc)}" "$@"
 }
 
-# kmake_targets FILE.c...: prints what to make to have those compiled that the
-# architecture has. As a rule the whole directory, built as Kbuild has it there: which
-# files that are is part of what a configuration says.
+# kmake_targets FILE.c...: prints what to make to have those compiled that the architecture
+# has: as a rule the directory, for the configuration says which of its files are compiled.
 kmake_targets()
 {
 	local file

@@ -1,20 +1,17 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-only
 """
-Compiles many mutations of C files into the same kernel.
-
 usage: mutate.py TREE BASE TO TABLE DIFFS FILE[=OBJECT]...
+
+Compiles many mutations of C files into the same kernel: reads the kernel work tree TREE and
+writes the mutated files to the tree TO. There each function has a variant for every mutation
+of it, and calls the variant if lab_mutant_nr has its number.
 
 Each file of DIFFS is a mutation made by hand: a line that says what it breaks, and what
 "git diff -U0" prints. The machine makes the others: of the FILEs it leaves out each
-statement, negates each condition and adds one to each constant, but only in lines that
-differ from the commit BASE.
-
-Reads the kernel work tree TREE and writes the mutated files to the tree TO. There each
-function has a variant for every mutation of it, and calls the variant if lab_mutant_nr
-has its number. The command that made OBJECT (default: FILE with .o), as make left it,
-says which lines of FILE are compiled and what is a constant; a header names the object of
-a file that includes it.
+statement, negates each condition and adds one to each constant, in lines that differ from
+the commit BASE. The command that made OBJECT (default: FILE with .o; a header names that of
+a file that includes it) says which lines of FILE are compiled and what is a constant.
 
 TABLE gets a line for each mutation, with tabs between: name (by machine: the number),
 number, file, line, kind ("statement", "condition", "constant"; by hand: "patch"),
@@ -300,9 +297,6 @@ def changed_lines(tree, base, name):
 
 
 def main():
-    if '--help' in sys.argv or len(sys.argv) < 7:
-        print(__doc__.strip())
-        sys.exit('--help' not in sys.argv and 2)
     tree, base, to, table_name, diffs, *args = sys.argv[1:]
     table = []
     files = {}

@@ -3,30 +3,22 @@
 #
 # Sourced by what runs the kernel selftests; sources common.sh, if that is not done.
 #
-#	build_selftests		builds the programs of tools/testing/selftests/xen,
-#				where that is not done, and sets SELFTESTS to
-#				their directory
+#	build_selftests		builds the programs of tools/testing/selftests/xen by the
+#				kernel's own rules, and sets SELFTESTS to their directory
 #	build_selftests_from SOURCE DIRECTORY [VARIABLE-OF-MAKE]...
 #				the same for programs that lie elsewhere
-#	build_selftests_arm64	the same for arm64, with the cross compiler that
-#				scripts/setup --arm64 installs
+#	build_selftests_arm64	the same for arm64; scripts/setup --arm64 installs the compiler
 #	build_programs TARGET	builds those of programs.mk, into $BUILD/lab
 #	in_dom0 PROGRAM [OPTION]... [-- ARGUMENT...]
-#				runs a program of scripts/lab/dom0 in dom0, or one of
-#				the selftests. The OPTIONs are those of dom0-run, where
-#				the name of a selftest stands for its file
-#	tap COMMAND...		shows the output of COMMAND and fails unless that is
-#				the TAP of tests that all passed; keeps it in
-#				$SCRATCH/tap
+#				runs a program of scripts/lab/dom0, or a selftest, in dom0. OPTIONs
+#				are those of dom0-run; a selftest's name stands for its file
+#	tap COMMAND...		shows the output of COMMAND, keeps it in $SCRATCH/tap, and fails
+#				unless it is the TAP of tests that all passed
 #	tap_verdict LOG		fails, saying why, unless LOG is such TAP
 #	selftests_run [guest|granted] [OPTION]... -- "PROGRAM [ARGUMENT]..."...
 #				does both with selftests; where: see lab/dom0/selftests
-#	skip_auto_translated	arguments for gntdev_unmap in an auto-translated
-#				domain, with what differs there
+#	skip_auto_translated	arguments for gntdev_unmap in an auto-translated domain
 #	pass_on_stock		tests of gntdev_unmap that pass without the series
-#
-# The programs are built by the kernel's own rules, from where they lie: the
-# kernel's tree is asked only for its lib.mk, its harness and its headers.
 
 declare -F die >/dev/null || . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 

@@ -1,16 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=bash
 #
-# Sourced, after common.sh, by the scripts that turn patches into commits of the
-# kernel's work tree $TREE and back.
+# Sourced, after common.sh, by the scripts that turn patches into commits of the kernel's
+# work tree $TREE and back. series/*.patch are the patches for mainline. series/BASE/ has
+# those that differ for another base, under the same name, those that only that base needs,
+# and not-needed, which names (without their number) those that it does not need.
 #
-# series/*.patch are the patches for mainline. series/BASE/ has those that differ
-# for another base, under the same name, those that only that base needs, and
-# not-needed, which names (without their number) those that it does not need.
-#
-# In the work tree, refs/lab/made is the commit that the patches gave the last time,
-# and .git/lab-made the digest of these patches. Commits of the branch series on top
-# of it are not saved.
+# In the work tree, refs/lab/made is the commit that the patches gave the last time, and
+# .git/lab-made the digest of these patches. Commits on top of it are not saved.
 
 MADE=refs/lab/made
 
