@@ -339,6 +339,7 @@ static int gntdev_notify_byte(const struct gntdev_grant_map *map)
  */
 bool gntdev_is_gone(const struct gntdev_grant_map *map, unsigned int pgno)
 {
+	/* Pairs with gntdev_map_vma(). */
 	return map->in_use && !smp_load_acquire(&map->mmap_failed) &&
 	       READ_ONCE(map->gpages[pgno].state) > GRANTED_PAGE_USER;
 }

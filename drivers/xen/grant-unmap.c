@@ -103,6 +103,7 @@ struct unmap_batch {
 	u32 kernel;
 	u32 frozen;
 };
+
 static_assert(UNMAP_BATCH_PAGES <= 32);
 
 /* Entries wait on @young first, then on @old; they belong to the worker. */
