@@ -94,7 +94,7 @@ int main(int argc, char **argv)
 	libaio = argc == 5 && !strcmp(argv[1], "libaio");
 	fixed = argc == 5 && !strcmp(argv[1], "io_uring-fixed");
 	if (argc != 5 || (!libaio && !fixed && strcmp(argv[1], "io_uring")))
-		errx(2, "usage: aio-demo libaio|io_uring|io_uring-fixed DISK WRITE-BLOCK READ-BLOCK");
+		errx(2, "usage: aio-demo ENGINE DISK WRITE-BLOCK READ-BLOCK");
 	if (pool_init(0) || !grant_pool->n)
 		errx(2, "XEN_TEST_GRANTS has no grants");
 	disk = open(argv[2], O_RDWR | O_DIRECT);
@@ -133,7 +133,8 @@ int main(int argc, char **argv)
 				uring_io(&ring, op, disk, addr + done, size, where + done);
 
 			if (res != (long)size)
-				errx(1, "%s of %zu bytes: %ld", write ? "write" : "read", size, res);
+				errx(1, "%s of %zu bytes: %ld", write ? "write" : "read",
+				     size, res);
 		}
 		print_pins(write ? "write" : "read");
 	}

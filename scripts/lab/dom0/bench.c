@@ -356,9 +356,11 @@ static void measure_memory(void)
 /* ------------------------------------------------------------------ */
 
 #define IO(name, group, path, once) \
-	{ name, group, path, FOREIGN | ANONYMOUS, { 1, 16 }, 1000, map_memory, NULL, once, NULL, unmap }
+	{ name, group, path, FOREIGN | ANONYMOUS, { 1, 16 }, 1000, map_memory, NULL, once, NULL, \
+	  unmap }
 #define REQUEST(name, group, begin, once, end) \
-	{ name, group, "/dev/ram0", FOREIGN, { 1, 11, REQUEST_MAX }, 1000, begin, NULL, once, NULL, end }
+	{ name, group, "/dev/ram0", FOREIGN, { 1, 11, REQUEST_MAX }, 1000, begin, NULL, once, \
+	  NULL, end }
 
 static const struct row rows[] = {
 	/* Long enough for a clock tick not to matter. */
@@ -436,7 +438,8 @@ static void measure(void)
 	call(row->end);
 	close(gntdev);
 	close(fd);
-	gntdev = fd = -1;
+	gntdev = -1;
+	fd = -1;
 	fflush(stdout);
 }
 

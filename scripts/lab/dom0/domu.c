@@ -45,7 +45,7 @@
 
 /* @dir: "req" or "rsp" in the guest's data directory, as this side names it */
 static bool message_send(struct xs_handle *xs, const char *dir, const char *slot,
-				const char *data, size_t len)
+			 const char *data, size_t len)
 {
 	char path[256], size[32];
 	size_t at;
@@ -61,7 +61,7 @@ static bool message_send(struct xs_handle *xs, const char *dir, const char *slot
 
 /* Its bytes and a NUL, and removes the message; NULL if there is none (yet) */
 static char *message_receive(struct xs_handle *xs, const char *dir, const char *slot,
-				    size_t *len)
+			     size_t *len)
 {
 	char path[256], *data, *chunk;
 	unsigned int got;
