@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/queue.h>
+#include <sys/types.h>
 #include <sys/uio.h>
 #include <xenevtchn.h>
 #include <xenforeignmemory.h>
@@ -137,6 +138,8 @@ struct device {
 
 	/* the backing store */
 	int fd;
+	dev_t st_dev;
+	ino_t st_ino;
 	bool readonly;
 	bool block;
 	bool discard;
@@ -154,6 +157,7 @@ struct device {
 	int gntdev;
 	xenevtchn_handle *evtchn;
 	uint32_t nr_rings;
+	uint32_t turn;
 	struct ring rings[MAX_QUEUES];
 	struct inflight_file *saved;
 	struct request *requests;
@@ -204,7 +208,7 @@ int io_open(struct device *dev);
 void io_close(struct device *dev);
 int io_fd(const struct device *dev);
 void io_queue(struct request *req);
-void io_submit_queued(struct device *dev);
+bool io_submit_queued(struct device *dev);
 void io_reap(struct device *dev);
 
 /* ring.c: the block protocol */

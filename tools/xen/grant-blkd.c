@@ -40,6 +40,7 @@
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <time.h>
 #include <unistd.h>
 #include <xenstore.h>
 #include "blkd.h"
@@ -49,6 +50,7 @@
 #define RUN		"/run/grant-blkd"
 #define CLASS		"backend/gblk"
 #define PATH_SIZE	256
+#define RETRY_MS	100
 
 bool use_libaio;
 bool stopping;
@@ -59,9 +61,15 @@ static const char *json_file;
 static LIST_HEAD(, device) devices = LIST_HEAD_INITIALIZER(devices);
 static struct xs_handle *xs;
 static int epoll;
-static bool retry;			/* a device waits for something without an event */
+static uint64_t retry_at;		/* ms; a device waits for something without an event */
 
-static void device_changed(struct device *dev);
+static uint64_t now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000ULL + now.tv_nsec / 1000000;
+}
 
 void say(const struct device *dev, const char *format, ...)
 {
@@ -87,16 +95,16 @@ static char *store_read(const char *dir, const char *name)
 	return xs_read(xs, XBT_NULL, path, &len);
 }
 
-/* A number below 2^32, or -1 */
+/* A number below 2^32, -1 if there is none, -2 if it is something else */
 static int64_t store_number(const char *dir, const char *name)
 {
 	char *text = store_read(dir, name), *end;
-	int64_t value = -1;
+	int64_t value = text ? -2 : -1;
 
 	if (text && isdigit(*text)) {
 		value = strtoll(text, &end, 10);
 		if (*end || value > UINT32_MAX)
-			value = -1;
+			value = -2;
 	}
 	free(text);
 	return value;
@@ -184,6 +192,28 @@ static void probe_discard(struct device *dev, const struct stat *st)
 	free(enable);
 }
 
+/*
+ * Readers share the lock. But each disk first needs the exclusive one, which cannot be
+ * taken while I/O of a dead daemon is in flight: after the response to a repeated
+ * request, that I/O would still store into a page that the guest uses for other things.
+ */
+static int backing_lock(struct device *dev, const struct stat *st)
+{
+	struct device *other;
+
+	dev->st_dev = st->st_dev;
+	dev->st_ino = st->st_ino;
+	LIST_FOREACH(other, &devices, list)
+		if (dev->readonly && other != dev && other->fd >= 0 &&
+		    other->st_dev == st->st_dev && other->st_ino == st->st_ino)
+			return flock(dev->fd, LOCK_SH | LOCK_NB) ? -EAGAIN : 0;
+	if (flock(dev->fd, LOCK_EX | LOCK_NB))
+		return -EAGAIN;
+	if (dev->readonly)
+		flock(dev->fd, LOCK_SH);
+	return 0;
+}
+
 /* -EAGAIN: try again later */
 static int backing_open(struct device *dev)
 {
@@ -199,13 +229,11 @@ static int backing_open(struct device *dev)
 		rc = fail(dev, -errno, file ?: "params");
 		goto out;
 	}
-	if (flock(dev->fd, (dev->readonly ? LOCK_SH : LOCK_EX) | LOCK_NB)) {
-		rc = -EAGAIN;
+	rc = fstat(dev->fd, &st) ? -errno : backing_lock(dev, &st);
+	if (rc)
 		goto out;
-	}
-	rc = fstat(dev->fd, &st);
 	dev->block = S_ISBLK(st.st_mode);
-	if (!rc && dev->block)
+	if (dev->block)
 		rc = ioctl(dev->fd, BLKGETSIZE64, &size);
 	else
 		size = st.st_size;
@@ -304,10 +332,14 @@ static int read_rings(struct device *dev, struct inflight_file *now)
 
 	native = !protocol || !strcmp(protocol, XEN_IO_PROTO_ABI_NATIVE);
 	free(protocol);
-	now->queues = queues < 0 ? 1 : queues;
-	now->order = order < 0 ? 0 : order;
-	if (!native || !now->queues || now->queues > MAX_QUEUES || now->order > MAX_RING_ORDER)
+	if (queues == -1)
+		queues = 1;
+	if (order == -1)
+		order = 0;
+	if (!native || queues < 1 || queues > MAX_QUEUES || order < 0 || order > MAX_RING_ORDER)
 		return -EINVAL;
+	now->queues = queues;
+	now->order = order;
 	for (i = 0; i < now->queues; i++) {
 		if (now->queues == 1)
 			snprintf(dir, sizeof(dir), "%s", dev->front);
@@ -318,11 +350,8 @@ static int read_rings(struct device *dev, struct inflight_file *now)
 			return -EINVAL;
 		now->ports[i] = port;
 		for (page = 0; page < 1u << now->order; page++) {
-			snprintf(name, sizeof(name), order < 0 ? "ring-ref" : "ring-ref%u", page);
-			ref = store_number(dir, name);
-			/* A frontend may also name the only page "ring-ref". */
-			if (ref < 0 && !now->order)
-				ref = store_number(dir, "ring-ref");
+			snprintf(name, sizeof(name), "ring-ref%u", page);
+			ref = store_number(dir, order ? name : "ring-ref");
 			if (ref < 0)
 				return -EINVAL;
 			now->refs[i][page] = ref;
@@ -444,7 +473,7 @@ static void device_connect(struct device *dev, bool again)
 	if (connect_rings(dev, again)) {
 		disconnect(dev);
 		set_state(dev, XenbusStateClosing);
-	} else {
+	} else if (!again) {
 		set_state(dev, XenbusStateConnected);
 	}
 }
@@ -518,6 +547,7 @@ static void device_changed(struct device *dev)
 {
 	int64_t front = store_number(dev->front, "state");
 	int64_t back = store_number(dev->path, "state");
+	bool online = store_number(dev->path, "online") == 1;
 	bool gone = front < 0 || back < 0, broken;
 	int rc;
 
@@ -533,7 +563,7 @@ static void device_changed(struct device *dev)
 			return;
 		}
 	}
-	if (gone || (front == XenbusStateClosed && store_number(dev->path, "online") != 1)) {
+	if (gone || (!online && (front == XenbusStateClosed || front == XenbusStateInitialising))) {
 		device_remove(dev);
 		return;
 	}
@@ -544,17 +574,17 @@ static void device_changed(struct device *dev)
 			set_state(dev, front);
 		return;
 	}
-	if (back == XenbusStateClosing || (back == XenbusStateClosed && front != 1))
+	if (back >= XenbusStateClosing && front != XenbusStateInitialising)
 		return;
 
 	if (dev->fd < 0) {
 		rc = backing_open(dev);
 		if (rc == -EAGAIN)
-			retry = true;
+			retry_at = now_ms() + RETRY_MS;
 		if (rc)
 			return;
 	}
-	if (back == XenbusStateInitialising || back == XenbusStateClosed) {
+	if (back == XenbusStateInitialising || back >= XenbusStateClosing) {
 		if (publish(dev))
 			set_state(dev, XenbusStateInitWait);
 	} else if (front == XenbusStateInitialised || front == XenbusStateConnected) {
@@ -695,7 +725,7 @@ static void signal_event(int fd)
 /* How long to wait for the next event: until there is one, if no device needs a look */
 static int wait_ms(void)
 {
-	int ms = retry ? 100 : -1;
+	int ms = retry_at ? RETRY_MS : -1;
 	struct device *dev;
 
 	LIST_FOREACH(dev, &devices, list) {
@@ -744,8 +774,8 @@ static void serve(int signal_fd)
 			signal_event(signal_fd);
 		if (store)
 			store_event();
-		if (retry && !n) {
-			retry = false;
+		if (retry_at && now_ms() >= retry_at) {
+			retry_at = 0;
 			all_changed();
 		}
 	}
@@ -819,7 +849,7 @@ static void wait_for_daemon(const char *path, enum xenbus_state state)
 	for (i = 0; i < 100; i++) {
 		usleep(100000);
 		now = store_number(path, "state");
-		error = store_read(path, "error");
+		error = state ? store_read(path, "error") : NULL;
 		if (error)
 			errx(1, "%s", error);
 		if (now < 0 || (state && now >= state))

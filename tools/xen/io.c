@@ -121,18 +121,17 @@ void io_queue(struct request *req)
 		queue_uring(req);
 }
 
-void io_submit_queued(struct device *dev)
+/* Returns whether there is something that the kernel does not take now. */
+bool io_submit_queued(struct device *dev)
 {
 	uint32_t at = 0;
 	int rc;
 
 	if (!use_libaio) {
-		/* What the kernel does not take now it is given the next time. */
-		if (io_uring_sq_ready(&dev->uring)) {
-			io_uring_submit(&dev->uring);
-			dev->stats.submissions++;
-		}
-		return;
+		if (!io_uring_sq_ready(&dev->uring))
+			return false;
+		dev->stats.submissions++;
+		return io_uring_submit(&dev->uring) < 0;
 	}
 	while (at < dev->nr_queued) {
 		rc = io_submit(dev->aio, dev->nr_queued - at, dev->queued + at);
@@ -143,6 +142,7 @@ void io_submit_queued(struct device *dev)
 			request_end(dev->queued[at++]->data, rc ? rc : -EIO);
 	}
 	dev->nr_queued = 0;
+	return false;
 }
 
 void io_reap(struct device *dev)

@@ -269,9 +269,11 @@ void rings_work(struct device *dev)
 		io_reap(dev);
 		end_waiting(dev);
 		free = dev->nr_free;
+		/* The first one could use up all that is free. */
+		dev->turn++;
 		for (i = 0; !dev->closing && !stopping && i < dev->nr_rings; i++)
-			more |= consume(dev->rings + i);
-		io_submit_queued(dev);
+			more |= consume(dev->rings + (dev->turn + i) % dev->nr_rings);
+		more |= io_submit_queued(dev);
 		/* A fast device has done it already. */
 		more |= free != dev->nr_free;
 	} while (more && ++rounds < 8);
