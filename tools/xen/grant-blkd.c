@@ -47,7 +47,9 @@
 #include <xen/io/protocols.h>
 #include <xen/io/xenbus.h>
 
+#ifndef RUN
 #define RUN		"/run/grant-blkd"
+#endif
 #define CLASS		"backend/gblk"
 #define PATH_SIZE	256
 #define RETRY_MS	100
