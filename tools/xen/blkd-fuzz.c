@@ -24,6 +24,7 @@
 #include <string.h>
 #include <unistd.h>
 #include "blkd.h"
+#include "fake-xen.h"
 #include <xengnttab.h>
 #include <xen/io/protocols.h>
 #include <xen/io/xenbus.h>
@@ -66,7 +67,6 @@ static unsigned long nr_good, nr_bad, nr_any, nr_closed, nr_refused;
 static volatile bool scribble;
 static uint32_t nr_queues, order, next_descriptor;
 
-/* For fake-xen, which can tell whether a page is mapped */
 bool (*still_mapped)(uint32_t ref);
 
 static uint32_t rnd(uint32_t below)
@@ -343,12 +343,12 @@ static bool receive(struct queue *queue, bool any)
 static bool spoil_node(void)
 {
 	static const char * const nodes[] = {
-		"event-channel", "ring-ref", "ring-page-order", "multi-queue-num-queues", "protocol",
-		"feature-persistent",
+		"event-channel", "ring-ref", "ring-page-order", "multi-queue-num-queues",
+		"protocol", "feature-persistent",
 	};
 	static const char * const values[] = {
-		"", "-1", "x", "0", "60001", "4294967295", "4294967296", "99999999999999999999", " 1",
-		"9", "%s%n",
+		"", "-1", "x", "0", "60001", "4294967295", "4294967296",
+		"99999999999999999999", " 1", "9", "%s%n",
 	};
 	uint32_t node = rnd(6);
 
@@ -376,7 +376,8 @@ static void connect_queues(void)
 		snprintf(name, sizeof(name), "%sevent-channel", dir);
 		write_node(name, "%u", queue->port);
 		for (page = 0; page < 1u << order; page++) {
-			snprintf(name, sizeof(name), order ? "%sring-ref%u" : "%sring-ref", dir, page);
+			snprintf(name, sizeof(name), order ? "%sring-ref%u" : "%sring-ref", dir,
+				 page);
 			write_node(name, "%u", queue->refs[page]);
 		}
 	}
@@ -566,7 +567,8 @@ int main(int argc, char **argv)
 	for (i = 0; i < n; i++)
 		session(!rnd(5));
 	write_and_read();
-	printf("%lu sessions: %lu requests right, %lu wrong, %lu either; %lu rings broken, %lu connections refused\n",
-	       n, nr_good, nr_bad, nr_any, nr_closed, nr_refused);
+	printf("%lu sessions: %lu requests right, %lu wrong, %lu either; ", n, nr_good, nr_bad,
+	       nr_any);
+	printf("%lu rings broken, %lu connections refused\n", nr_closed, nr_refused);
 	return 0;
 }

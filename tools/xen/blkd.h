@@ -50,13 +50,15 @@ struct mapping {
 
 /* A grant that stays mapped; in the LRU list while no request uses it */
 struct grant {
-	struct grant *next;		/* in its bucket */
 	TAILQ_ENTRY(grant) lru;
+	struct grant *next;		/* in its bucket */
 	struct mapping *map;
 	void *addr;
 	uint32_t ref;
 	uint32_t users;
 };
+
+TAILQ_HEAD(grant_list, grant);
 
 #define GRANT_BUCKETS	4096
 
@@ -94,10 +96,10 @@ struct ring {
 };
 
 struct request {
+	TAILQ_ENTRY(request) waiting;	/* for its grants to be released */
 	struct device *dev;
 	struct ring *ring;
 	struct inflight *saved;
-	TAILQ_ENTRY(request) waiting;	/* for its grants to be released */
 	uint8_t op;			/* as the response names it */
 	bool write;
 	int16_t status;
@@ -116,17 +118,15 @@ struct request {
 	struct iovec iov[MAX_SEGMENTS];
 };
 
-/* X(name): counters of a device, in the order in which they are printed */
-#define STATISTICS(X) \
-	X(reads) X(writes) X(flushes) X(discards) X(read_sectors) X(write_sectors) \
-	X(failed) X(bad) X(indirect) X(events) X(notifications) X(submissions) \
-	X(map_calls) X(pages_mapped) X(pages_found) X(pages_evicted) X(pages_copied) \
-	X(late_releases) X(short_transfers) X(repeated) X(connects)
+TAILQ_HEAD(request_list, request);
 
-struct statistics {
-#define X(name) uint64_t name;
-	STATISTICS(X)
-#undef X
+/* Counters of a device, whose names grant-blkd.c has */
+enum statistic {
+	STAT_READS, STAT_WRITES, STAT_FLUSHES, STAT_DISCARDS, STAT_READ_SECTORS,
+	STAT_WRITE_SECTORS, STAT_FAILED, STAT_BAD, STAT_INDIRECT, STAT_EVENTS,
+	STAT_NOTIFICATIONS, STAT_SUBMISSIONS, STAT_MAP_CALLS, STAT_PAGES_MAPPED,
+	STAT_PAGES_FOUND, STAT_PAGES_EVICTED, STAT_PAGES_COPIED, STAT_LATE_RELEASES,
+	STAT_SHORT_TRANSFERS, STAT_REPEATED, STAT_CONNECTS, NR_STATISTICS,
 };
 
 struct device {
@@ -163,17 +163,17 @@ struct device {
 	struct request *requests;
 	struct request *free[MAX_REQUESTS];
 	uint32_t nr_free;
-	TAILQ_HEAD(, request) waiting;
+	struct request_list waiting;
 	uint32_t nr_waiting;
 
 	/* grants.c */
 	void *arena;
 	struct grant *buckets[GRANT_BUCKETS];
-	TAILQ_HEAD(, grant) lru;
+	struct grant_list lru;
 	uint32_t nr_grants;
 	xenforeignmemory_handle *foreign;
 	xenforeignmemory_resource_handle *frames[MAX_FRAMES];
-	volatile struct grant_entry_v1 *table[MAX_FRAMES];
+	volatile grant_entry_v1_t *table[MAX_FRAMES];
 
 	/* io.c */
 	struct io_uring uring;
@@ -182,7 +182,7 @@ struct device {
 	struct iocb *queued[MAX_REQUESTS];
 	uint32_t nr_queued;
 
-	struct statistics stats;
+	uint64_t stats[NR_STATISTICS];
 };
 
 extern bool use_libaio;

@@ -23,6 +23,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 #include "blkd.h"
+#include "fake-xen.h"
 #include <xen/io/xenbus.h>
 #include <xen/memory.h>
 #include <xen/sys/gntdev.h>
@@ -33,14 +34,6 @@
 #define PORTS		256
 #define BACK		"/local/domain/0/backend/gblk/1/1"
 #define FRONT		"/local/domain/1/data/fuzz"
-
-int daemon_main(int argc, char **argv);
-int fuzz_main(int argc, char **argv);
-extern bool (*still_mapped)(uint32_t ref);
-void *__real_mmap64(void *addr, size_t len, int prot, int flags, int fd, off_t offset);
-int __real_munmap(void *addr, size_t len);
-int __real_open64(const char *path, int flags, ...);
-int __real_ioctl(int fd, unsigned long request, ...);
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
@@ -314,7 +307,8 @@ void *xengntshr_share_pages(xengntshr_handle *shr, uint32_t domid, int count, ui
 	return addr;
 }
 
-xenforeignmemory_handle *xenforeignmemory_open(struct xentoollog_logger *logger, unsigned int flags)
+xenforeignmemory_handle *xenforeignmemory_open(struct xentoollog_logger *logger,
+					       unsigned int flags)
 {
 	(void)logger;
 	(void)flags;
@@ -329,8 +323,8 @@ int xenforeignmemory_close(xenforeignmemory_handle *handle)
 
 xenforeignmemory_resource_handle *
 xenforeignmemory_map_resource(xenforeignmemory_handle *handle, domid_t domid, unsigned int type,
-			      unsigned int id, unsigned long frame, unsigned long count, void **addr,
-			      int prot, int flags)
+			      unsigned int id, unsigned long frame, unsigned long count,
+			      void **addr, int prot, int flags)
 {
 	(void)handle;
 	(void)domid;
@@ -791,7 +785,7 @@ static void node(const char *path, const char *value)
 
 int main(int argc, char **argv)
 {
-	char *fuzz[] = { "blkd-fuzz", BACK, FRONT, NULL, NULL, NULL };
+	char *fuzz[6] = { argv[0] };
 	struct arguments args = { argc - 3, argv + 3 };
 	pthread_t daemon, clock;
 	sigset_t set;
@@ -817,9 +811,11 @@ int main(int argc, char **argv)
 	node(BACK "/mode", "w");
 	node(BACK "/online", "1");
 	node(BACK "/state", "1");
-	still_mapped = still_mapped_here;
+	fuzz[1] = BACK;
+	fuzz[2] = FRONT;
 	fuzz[3] = argv[2];
 	fuzz[4] = argv[3];
+	still_mapped = still_mapped_here;
 	if (pthread_create(&clock, NULL, clock_thread, NULL) ||
 	    pthread_create(&daemon, NULL, daemon_thread, &args))
 		errx(1, "thread");

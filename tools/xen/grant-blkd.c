@@ -261,7 +261,7 @@ static bool publish(struct device *dev)
 	const struct {
 		const char *name;
 		uint64_t value;
-	} nodes[] = {
+	} *node, nodes[] = {
 		{ "max-ring-page-order", MAX_RING_ORDER },
 		{ "max-ring-pages", MAX_RING_PAGES },
 		{ "multi-queue-max-queues", MAX_QUEUES },
@@ -277,13 +277,13 @@ static bool publish(struct device *dev)
 		{ "physical-sector-size", dev->sector_size },
 		{ "sectors", dev->sectors },
 		{ "info", dev->readonly ? VDISK_READONLY : 0 },
+		{ NULL },
 	};
 	bool done = true;
-	size_t i;
 
-	for (i = 0; i < sizeof(nodes) / sizeof(nodes[0]); i++)
-		done &= store_write(XBT_NULL, dev->path, nodes[i].name, "%llu",
-				    (unsigned long long)nodes[i].value);
+	for (node = nodes; node->name; node++)
+		done &= store_write(XBT_NULL, dev->path, node->name, "%llu",
+				    (unsigned long long)node->value);
 	return done;
 }
 
@@ -462,7 +462,7 @@ static int connect_rings(struct device *dev, bool again)
 	watch_fd(io_fd(dev), dev, EPOLLIN | EPOLLET);
 	dev->connected = true;
 	dev->ready = true;
-	dev->stats.connects++;
+	dev->stats[STAT_CONNECTS]++;
 	say(dev, "%sconnected: %u rings of %u pages, %s, %u requests repeated",
 	    again ? "re" : "", dev->nr_rings, 1u << now.order,
 	    dev->persistent ? "persistent grants" : dev->data == DATA_COPY ? "copying" : "mapping",
@@ -643,10 +643,35 @@ static void store_event(void)
 
 /* ------------------------------------------------------------- statistics */
 
+static const char * const statistic_names[NR_STATISTICS] = {
+	[STAT_READS] = "reads",
+	[STAT_WRITES] = "writes",
+	[STAT_FLUSHES] = "flushes",
+	[STAT_DISCARDS] = "discards",
+	[STAT_READ_SECTORS] = "read_sectors",
+	[STAT_WRITE_SECTORS] = "write_sectors",
+	[STAT_FAILED] = "failed",
+	[STAT_BAD] = "bad",
+	[STAT_INDIRECT] = "indirect",
+	[STAT_EVENTS] = "events",
+	[STAT_NOTIFICATIONS] = "notifications",
+	[STAT_SUBMISSIONS] = "submissions",
+	[STAT_MAP_CALLS] = "map_calls",
+	[STAT_PAGES_MAPPED] = "pages_mapped",
+	[STAT_PAGES_FOUND] = "pages_found",
+	[STAT_PAGES_EVICTED] = "pages_evicted",
+	[STAT_PAGES_COPIED] = "pages_copied",
+	[STAT_LATE_RELEASES] = "late_releases",
+	[STAT_SHORT_TRANSFERS] = "short_transfers",
+	[STAT_REPEATED] = "repeated",
+	[STAT_CONNECTS] = "connects",
+};
+
 static void print_statistics(FILE *file, bool json)
 {
-	const char *separator = "", *between;
+	const char *separator = "";
 	struct device *dev;
+	int i;
 
 	if (json)
 		fputs("[", file);
@@ -656,10 +681,9 @@ static void print_statistics(FILE *file, bool json)
 		fprintf(file, json ? ", \"connected\": %s, \"in_flight\": %u, \"mapped\": %u" :
 			" connected %s, in_flight %u, mapped %u", dev->connected ? "true" : "false",
 			dev->connected ? MAX_REQUESTS - dev->nr_free : 0, dev->nr_grants);
-		between = json ? ", \"%s\": %llu" : ", %s %llu";
-#define X(name) fprintf(file, between, #name, (unsigned long long)dev->stats.name);
-		STATISTICS(X)
-#undef X
+		for (i = 0; i < NR_STATISTICS; i++)
+			fprintf(file, json ? ", \"%s\": %llu" : ", %s %llu", statistic_names[i],
+				(unsigned long long)dev->stats[i]);
 		fputs(json ? "}" : "\n", file);
 		separator = json ? "," : "";
 	}
@@ -695,7 +719,7 @@ static void device_work(struct device *dev)
 	/* Unmasked first, so that what comes from now on is an event again. */
 	while ((port = xenevtchn_pending(dev->evtchn)) >= 0) {
 		xenevtchn_unmask(dev->evtchn, port);
-		dev->stats.events++;
+		dev->stats[STAT_EVENTS]++;
 	}
 	rings_work(dev);
 	if (dev->closing)

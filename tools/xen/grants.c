@@ -57,8 +57,8 @@ void *grants_map(struct device *dev, struct mapping *map, const uint32_t *refs, 
 	map->index = arg.op.index;
 	map->pages = n;
 	map->left = n;
-	dev->stats.map_calls++;
-	dev->stats.pages_mapped += n;
+	dev->stats[STAT_MAP_CALLS]++;
+	dev->stats[STAT_PAGES_MAPPED] += n;
 	return addr;
 }
 
@@ -119,7 +119,7 @@ static int copy(struct device *dev, struct ioctl_gntdev_grant_copy_segment *segs
 	for (i = 0; i < n; i++)
 		if (segs[i].status != GNTST_okay)
 			return -EFAULT;
-	dev->stats.pages_copied += n;
+	dev->stats[STAT_PAGES_COPIED] += n;
 	return 0;
 }
 
@@ -189,7 +189,7 @@ static void persist_put(struct device *dev, struct grant **grants, uint32_t n)
 			break;
 		TAILQ_REMOVE(&dev->lru, old, lru);
 		grant_free(dev, old);
-		dev->stats.pages_evicted++;
+		dev->stats[STAT_PAGES_EVICTED]++;
 	}
 }
 
@@ -222,7 +222,7 @@ static int persist_get(struct device *dev, const uint32_t *refs, struct grant **
 		grant->users++;
 		grants[i] = grant;
 	}
-	dev->stats.pages_found += n - nr_new;
+	dev->stats[STAT_PAGES_FOUND] += n - nr_new;
 	if (!nr_new)
 		return 0;
 

@@ -130,12 +130,12 @@ bool io_submit_queued(struct device *dev)
 	if (!use_libaio) {
 		if (!io_uring_sq_ready(&dev->uring))
 			return false;
-		dev->stats.submissions++;
+		dev->stats[STAT_SUBMISSIONS]++;
 		return io_uring_submit(&dev->uring) < 0;
 	}
 	while (at < dev->nr_queued) {
 		rc = io_submit(dev->aio, dev->nr_queued - at, dev->queued + at);
-		dev->stats.submissions++;
+		dev->stats[STAT_SUBMISSIONS]++;
 		if (rc > 0)
 			at += rc;
 		else	/* It is about the first one. */

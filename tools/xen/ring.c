@@ -31,7 +31,7 @@ static void respond(struct request *req)
 	rsp->operation = req->op;
 	rsp->status = req->status;
 	if (req->status != BLKIF_RSP_OKAY)
-		dev->stats.failed++;
+		dev->stats[STAT_FAILED]++;
 
 	req->saved->rsp = back->rsp_prod_pvt;
 	req->saved->answered = 1;
@@ -73,7 +73,7 @@ void request_end(struct request *req, int64_t result)
 
 	if (transfers(req) && result > 0 && result < req->bytes - req->done) {
 		advance(req, result);
-		dev->stats.short_transfers++;
+		dev->stats[STAT_SHORT_TRANSFERS]++;
 		io_queue(req);
 		return;
 	}
@@ -85,7 +85,7 @@ void request_end(struct request *req, int64_t result)
 		if (dev->data != DATA_COPY && !dev->persistent && !request_released(req)) {
 			TAILQ_INSERT_TAIL(&dev->waiting, req, waiting);
 			dev->nr_waiting++;
-			dev->stats.late_releases++;
+			dev->stats[STAT_LATE_RELEASES]++;
 			return;
 		}
 	}
@@ -135,7 +135,7 @@ static int16_t parse(struct request *req)
 		memcpy(req->seg, rw->seg, req->nr_segs * sizeof(req->seg[0]));
 		return parse_segments(req, rw->sector_number);
 	case BLKIF_OP_INDIRECT:
-		dev->stats.indirect++;
+		dev->stats[STAT_INDIRECT]++;
 		req->op = indirect->indirect_op;
 		if (!indirect->nr_segments || indirect->nr_segments > MAX_SEGMENTS)
 			return BLKIF_RSP_ERROR;
@@ -159,22 +159,22 @@ static int16_t parse(struct request *req)
 	return BLKIF_RSP_EOPNOTSUPP;
 }
 
-static void count(struct statistics *stats, const struct request *req)
+static void count(uint64_t *stats, const struct request *req)
 {
 	switch (req->op) {
 	case BLKIF_OP_READ:
-		stats->reads++;
-		stats->read_sectors += req->bytes / SECTOR;
+		stats[STAT_READS]++;
+		stats[STAT_READ_SECTORS] += req->bytes / SECTOR;
 		break;
 	case BLKIF_OP_WRITE:
-		stats->writes++;
-		stats->write_sectors += req->bytes / SECTOR;
+		stats[STAT_WRITES]++;
+		stats[STAT_WRITE_SECTORS] += req->bytes / SECTOR;
 		break;
 	case BLKIF_OP_FLUSH_DISKCACHE:
-		stats->flushes++;
+		stats[STAT_FLUSHES]++;
 		break;
 	case BLKIF_OP_DISCARD:
-		stats->discards++;
+		stats[STAT_DISCARDS]++;
 		break;
 	}
 }
@@ -192,11 +192,11 @@ static void request_start(struct request *req)
 	if (req->status == BLKIF_RSP_OKAY && transfers(req) && request_get_pages(req))
 		req->status = BLKIF_RSP_ERROR;
 	if (req->status != BLKIF_RSP_OKAY) {
-		dev->stats.bad++;
+		dev->stats[STAT_BAD]++;
 		respond(req);
 		return;
 	}
-	count(&dev->stats, req);
+	count(dev->stats, req);
 	io_queue(req);
 }
 
@@ -284,7 +284,7 @@ void rings_work(struct device *dev)
 			continue;
 		dev->rings[i].notify = false;
 		xenevtchn_notify(dev->evtchn, dev->rings[i].port);
-		dev->stats.notifications++;
+		dev->stats[STAT_NOTIFICATIONS]++;
 	}
 }
 
@@ -338,7 +338,7 @@ int rings_attach(struct device *dev)
 	}
 	for (i = 0; i < MAX_REQUESTS; i++) {
 		if (dev->saved->slots[i].queue) {
-			dev->stats.repeated++;
+			dev->stats[STAT_REPEATED]++;
 			request_start(dev->requests + i);
 		}
 	}
