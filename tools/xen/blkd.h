@@ -172,7 +172,7 @@ struct device {
 	struct grant_list lru;
 	uint32_t nr_grants;
 	xenforeignmemory_handle *foreign;
-	xenforeignmemory_resource_handle *frames[MAX_FRAMES];
+	void *frames[MAX_FRAMES];	/* handles of @table */
 	volatile grant_entry_v1_t *table[MAX_FRAMES];
 
 	/* io.c */
