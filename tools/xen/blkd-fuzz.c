@@ -287,7 +287,6 @@ static void send_some(struct queue *queue, bool good)
 {
 	uint32_t n = rnd(queue->front.nr_ents) + 1;
 
-	next_descriptor = 0;
 	while (n--)
 		send_request(queue, good);
 }
@@ -459,17 +458,19 @@ static void session(bool good)
 	/* A spoilt one may be connected in another way than it believes. */
 	for (round = 0; !spoilt && round < 20; round++) {
 		scribble = any;
+		next_descriptor = 0;
 		for (queue = queues; queue < queues + nr_queues; queue++) {
 			send_some(queue, good);
 			push(queue);
+		}
+		for (queue = queues; queue < queues + nr_queues; queue++)
 			if (!receive(queue, any) && !any)
 				errx(1, "no response after 10 s");
-			for (i = 0; still_mapped && !persistent && i < DATA_PAGES; i++)
-				if (still_mapped(data_refs[i]))
-					errx(1, "a page is mapped after the response");
-			if (any)
-				memset(sent, 0, sizeof(sent));
-		}
+		for (i = 0; still_mapped && !persistent && i < DATA_PAGES; i++)
+			if (still_mapped(data_refs[i]))
+				errx(1, "a page is mapped after the response");
+		if (any)
+			memset(sent, 0, sizeof(sent));
 		scribble = false;
 	}
 	if (!spoilt && !good) {
@@ -478,6 +479,7 @@ static void session(bool good)
 			break_ring(queues + rnd(nr_queues));
 			break;
 		case 1:
+			next_descriptor = 0;
 			send_some(queues, false);
 			push(queues);
 			break;

@@ -1,14 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * fake-xen: grant-blkd and blkd-fuzz in one process, on a machine without Xen, at full
+ * fake-xen: grant-blkd and blkd-fuzz on a machine without Xen, at full
  * speed and with all sanitizers: what both need of gntdev, gntalloc, event channels,
  * xenstore and Xen's grant table.
  *
- *	fake-xen FILE SESSIONS SEED [OPTION OF grant-blkd]...
+ *	fake-xen FILE SESSIONS SEED KILLS [OPTION OF grant-blkd]...
  *
  * Granted pages are those of a memfd, a reference is the number of its page. As in the
  * kernel, grants are checked by mmap(), which takes all or none, and a page may stay in
- * use for a moment after it was unmapped.
+ * use for a moment after it was unmapped. Some transfers are reported as short.
+ *
+ * The daemon is a process of its own. With KILLS it is killed every so many milliseconds,
+ * and started again: the frontend must not notice. What both processes use is in memory
+ * that they share.
  */
 #include <err.h>
 #include <errno.h>
@@ -19,8 +23,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include "blkd.h"
 #include "fake-xen.h"
@@ -32,21 +40,12 @@
 
 #define REFS		REFS_PER_FRAME
 #define PORTS		256
+#define EVENTFDS	64
+#define VMA_BUCKETS	4096
+#define SHARED_SIZE	(8ULL << 30)
 #define BACK		"/local/domain/0/backend/gblk/1/1"
 #define FRONT		"/local/domain/1/data/fuzz"
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-
-static void *new(size_t size)
-{
-	void *p = calloc(1, size);
-
-	if (!p)
-		err(1, "memory");
-	return p;
-}
-
-/* ------------------------------------------------------------- grants */
 
 struct page {
 	uint32_t mapped;
@@ -56,6 +55,7 @@ struct page {
 
 struct map {
 	struct map *next;
+	pid_t owner;
 	uint64_t index;
 	uint32_t count;
 	bool used;
@@ -64,40 +64,150 @@ struct map {
 
 struct vma {
 	struct vma *next;
+	pid_t owner;
 	uint8_t *addr;
 	uint32_t ref;
 	bool write;
 };
 
-static struct grant_entry_v1 table[REFS];
-static struct page pages[REFS];
+struct port {
+	xenevtchn_handle *owner;
+	int peer;
+	bool pending;
+	bool masked;
+};
+
+struct xenevtchn_handle {
+	pid_t owner;
+	int fd;
+};
+
+struct node {
+	struct node *next;
+	char *path;
+	char *value;
+};
+
+struct watch {
+	struct watch *next;
+	struct xs_handle *owner;
+	char *path, *token;
+	bool relative;
+};
+
+struct event {
+	struct event *next;
+	char *path, *token;
+};
+
+struct xs_handle {
+	pid_t owner;
+	int fd;
+	struct event *events;
+};
+
+/* What the two processes share; memory in it is not freed. */
+static struct {
+	pthread_mutex_t lock;
+	size_t used;
+	struct grant_entry_v1 table[REFS];
+	struct page pages[REFS];
+	uint32_t nr_refs;
+	struct map *maps;
+	struct vma *vmas[VMA_BUCKETS];
+	uint64_t next_index;
+	uint64_t clock_ms;
+	struct port ports[PORTS];
+	struct node *nodes;
+	struct watch *watches;
+	bool eventfd_used[EVENTFDS];
+} *shared;
+
+static int eventfds[EVENTFDS];
 static uint8_t *memory;
-static uint32_t nr_refs = 8;
-static struct map *maps;
-static struct vma *vmas[4096];
-static uint64_t next_index = PAGE;
-static uint64_t clock_ms;
-static int memfd, gntdev = -1;
+static int memfd;
+
+static void lock(void)
+{
+	pthread_mutex_lock(&shared->lock);
+}
+
+static void unlock(void)
+{
+	pthread_mutex_unlock(&shared->lock);
+}
+
+static void *new(size_t size)
+{
+	void *p = (uint8_t *)shared + shared->used;
+
+	shared->used += (size + 15) & ~15ULL;
+	if (shared->used > SHARED_SIZE)
+		errx(1, "the shared memory is used up");
+	return p;
+}
+
+static char *new_string(const char *text, size_t len)
+{
+	char *copy = new(len + 1);
+
+	memcpy(copy, text, len);
+	copy[len] = 0;
+	return copy;
+}
+
+static int new_eventfd(void)
+{
+	int i;
+
+	for (i = 0; i < EVENTFDS && shared->eventfd_used[i]; i++)
+		;
+	if (i == EVENTFDS)
+		errx(1, "no eventfd is free");
+	shared->eventfd_used[i] = true;
+	return eventfds[i];
+}
+
+/* An eventfd of ours is not closed, and so stays in an epoll. */
+int __wrap_epoll_ctl(int epoll, int op, int fd, struct epoll_event *event)
+{
+	if (!__real_epoll_ctl(epoll, op, fd, event))
+		return 0;
+	return errno == EEXIST ? __real_epoll_ctl(epoll, EPOLL_CTL_MOD, fd, event) : -1;
+}
+
+static void free_eventfd(int fd)
+{
+	eventfd_t count;
+	int i;
+
+	eventfd_read(fd, &count);
+	for (i = 0; i < EVENTFDS; i++)
+		if (eventfds[i] == fd)
+			shared->eventfd_used[i] = false;
+}
+
+/* ------------------------------------------------------------- grants */
 
 static struct vma **vma_at(const uint8_t *addr)
 {
-	return &vmas[(uintptr_t)addr / PAGE % 4096];
+	return &shared->vmas[(uintptr_t)addr / PAGE % VMA_BUCKETS];
 }
 
 static bool granted(uint32_t ref, bool write)
 {
-	return ref >= 8 && ref < nr_refs && !(write && table[ref].flags & GTF_readonly);
+	return ref >= 8 && ref < shared->nr_refs && !(write && shared->table[ref].flags & GTF_readonly);
 }
 
 static void update_flags(uint32_t ref)
 {
-	uint16_t flags = table[ref].flags & ~(GTF_reading | GTF_writing);
+	uint16_t flags = shared->table[ref].flags & ~(GTF_reading | GTF_writing);
 
-	if (pages[ref].mapped || pages[ref].held)
+	if (shared->pages[ref].mapped || shared->pages[ref].held)
 		flags |= GTF_reading;
-	if (pages[ref].writers || pages[ref].held)
+	if (shared->pages[ref].writers || shared->pages[ref].held)
 		flags |= GTF_writing;
-	__atomic_store_n(&table[ref].flags, flags, __ATOMIC_RELEASE);
+	__atomic_store_n(&shared->table[ref].flags, flags, __ATOMIC_RELEASE);
 }
 
 /* What holds unmapped pages releases them. */
@@ -107,17 +217,25 @@ static void *clock_thread(void *unused)
 
 	for (;;) {
 		usleep(1000);
-		pthread_mutex_lock(&lock);
-		clock_ms++;
-		for (ref = 8; ref < nr_refs; ref++) {
-			if (pages[ref].held && clock_ms >= pages[ref].held) {
-				pages[ref].held = 0;
+		lock();
+		shared->clock_ms++;
+		for (ref = 8; ref < shared->nr_refs; ref++) {
+			if (shared->pages[ref].held && shared->clock_ms >= shared->pages[ref].held) {
+				shared->pages[ref].held = 0;
 				update_flags(ref);
 			}
 		}
-		pthread_mutex_unlock(&lock);
+		unlock();
 	}
 	return unused;
+}
+
+static bool is_gntdev(int fd)
+{
+	struct stat st, of_memfd;
+
+	return !fstat(fd, &st) && !fstat(memfd, &of_memfd) && st.st_dev == of_memfd.st_dev &&
+	       st.st_ino == of_memfd.st_ino;
 }
 
 int __wrap_open64(const char *path, int flags, ...)
@@ -125,10 +243,8 @@ int __wrap_open64(const char *path, int flags, ...)
 	mode_t mode = 0;
 	va_list args;
 
-	if (!strcmp(path, "/dev/xen/gntdev")) {
-		gntdev = dup(memfd);
-		return gntdev;
-	}
+	if (!strcmp(path, "/dev/xen/gntdev"))
+		return dup(memfd);
 	va_start(args, flags);
 	if (flags & O_CREAT)
 		mode = va_arg(args, mode_t);
@@ -162,23 +278,23 @@ static int gntdev_ioctl(unsigned long request, void *arg)
 	switch (request) {
 	case IOCTL_GNTDEV_MAP_GRANT_REF:
 		map = new(sizeof(*map) + op->count * sizeof(map->refs[0]));
+		map->owner = getpid();
 		map->count = op->count;
-		map->index = next_index;
+		map->index = shared->next_index;
 		for (i = 0; i < op->count; i++)
 			map->refs[i] = (&op->refs[0])[i].ref;
-		next_index += (uint64_t)op->count * PAGE;
-		map->next = maps;
-		maps = map;
+		shared->next_index += (uint64_t)op->count * PAGE;
+		map->next = shared->maps;
+		shared->maps = map;
 		op->index = map->index;
 		return 0;
 	case IOCTL_GNTDEV_UNMAP_GRANT_REF:
-		for (at = &maps; (map = *at); at = &map->next)
+		for (at = &shared->maps; (map = *at); at = &map->next)
 			if (map->index == unmap->index && map->count == unmap->count)
 				break;
 		if (!map)
 			errx(1, "UNMAP_GRANT_REF of an offset that is none");
 		*at = map->next;
-		free(map);
 		return 0;
 	case IOCTL_GNTDEV_GRANT_COPY:
 		for (i = 0; i < copy->count; i++)
@@ -197,11 +313,11 @@ int __wrap_ioctl(int fd, unsigned long request, ...)
 	va_start(args, request);
 	arg = va_arg(args, void *);
 	va_end(args);
-	if (fd != gntdev)
+	if (!is_gntdev(fd))
 		return __real_ioctl(fd, request, arg);
-	pthread_mutex_lock(&lock);
+	lock();
 	rc = gntdev_ioctl(request, arg);
-	pthread_mutex_unlock(&lock);
+	unlock();
 	return rc;
 }
 
@@ -213,7 +329,7 @@ static void *gntdev_mmap(size_t len, int prot, off_t index)
 	uint8_t *addr;
 	uint32_t i;
 
-	for (map = maps; map && map->index != (uint64_t)index; map = map->next)
+	for (map = shared->maps; map && map->index != (uint64_t)index; map = map->next)
 		;
 	if (!map || map->used || map->count != len / PAGE)
 		errx(1, "mmap() of an offset that is none");
@@ -227,6 +343,7 @@ static void *gntdev_mmap(size_t len, int prot, off_t index)
 	addr = __real_mmap64(NULL, len, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	for (i = 0; i < map->count; i++) {
 		vma = new(sizeof(*vma));
+		vma->owner = getpid();
 		vma->addr = addr + (size_t)i * PAGE;
 		vma->ref = map->refs[i];
 		vma->write = write;
@@ -235,8 +352,8 @@ static void *gntdev_mmap(size_t len, int prot, off_t index)
 		if (__real_mmap64(vma->addr, PAGE, prot, MAP_SHARED | MAP_FIXED, memfd,
 				  (off_t)vma->ref * PAGE) == MAP_FAILED)
 			err(1, "mmap");
-		pages[vma->ref].mapped++;
-		pages[vma->ref].writers += write;
+		shared->pages[vma->ref].mapped++;
+		shared->pages[vma->ref].writers += write;
 		update_flags(vma->ref);
 	}
 	return addr;
@@ -246,40 +363,46 @@ void *__wrap_mmap64(void *addr, size_t len, int prot, int flags, int fd, off_t o
 {
 	void *p;
 
-	if (fd < 0 || fd != gntdev)
+	if (fd < 0 || !is_gntdev(fd))
 		return __real_mmap64(addr, len, prot, flags, fd, offset);
-	pthread_mutex_lock(&lock);
+	lock();
 	p = gntdev_mmap(len, prot, offset);
-	pthread_mutex_unlock(&lock);
+	unlock();
 	return p;
+}
+
+static void vma_unmap(struct vma *vma)
+{
+	struct page *page = &shared->pages[vma->ref];
+
+	page->mapped--;
+	page->writers -= vma->write;
+	if (!page->mapped && !(rand() & 7))
+		page->held = shared->clock_ms + 2;
+	update_flags(vma->ref);
 }
 
 static void vma_remove(uint8_t *addr)
 {
 	struct vma **at = vma_at(addr), *vma;
 
-	while (*at && (*at)->addr != addr)
-		at = &(*at)->next;
-	vma = *at;
-	if (!vma)
-		return;
-	*at = vma->next;
-	pages[vma->ref].mapped--;
-	pages[vma->ref].writers -= vma->write;
-	if (!pages[vma->ref].mapped && !(rand() & 7))
-		pages[vma->ref].held = clock_ms + 2;
-	update_flags(vma->ref);
-	free(vma);
+	for (; (vma = *at); at = &vma->next) {
+		if (vma->addr == addr && vma->owner == getpid()) {
+			*at = vma->next;
+			vma_unmap(vma);
+			return;
+		}
+	}
 }
 
 int __wrap_munmap(void *addr, size_t len)
 {
 	size_t at;
 
-	pthread_mutex_lock(&lock);
+	lock();
 	for (at = 0; at < len; at += PAGE)
 		vma_remove((uint8_t *)addr + at);
-	pthread_mutex_unlock(&lock);
+	unlock();
 	return __real_munmap(addr, len);
 }
 
@@ -287,22 +410,22 @@ xengntshr_handle *xengntshr_open(struct xentoollog_logger *logger, unsigned int 
 {
 	(void)logger;
 	(void)flags;
-	return (void *)table;
+	return (void *)shared->table;
 }
 
 void *xengntshr_share_pages(xengntshr_handle *shr, uint32_t domid, int count, uint32_t *refs,
 			    int writable)
 {
-	void *addr = memory + (size_t)nr_refs * PAGE;
+	void *addr = memory + (size_t)shared->nr_refs * PAGE;
 	int i;
 
 	(void)shr;
 	(void)domid;
 	for (i = 0; i < count; i++) {
-		refs[i] = nr_refs;
-		table[nr_refs++].flags = GTF_permit_access | (writable ? 0 : GTF_readonly);
+		refs[i] = shared->nr_refs;
+		shared->table[shared->nr_refs++].flags = GTF_permit_access | (writable ? 0 : GTF_readonly);
 	}
-	if (nr_refs > REFS)
+	if (shared->nr_refs > REFS)
 		errx(1, "too many pages");
 	return addr;
 }
@@ -312,7 +435,7 @@ xenforeignmemory_handle *xenforeignmemory_open(struct xentoollog_logger *logger,
 {
 	(void)logger;
 	(void)flags;
-	return (void *)table;
+	return (void *)shared->table;
 }
 
 int xenforeignmemory_close(xenforeignmemory_handle *handle)
@@ -332,8 +455,8 @@ xenforeignmemory_map_resource(xenforeignmemory_handle *handle, domid_t domid, un
 	(void)flags;
 	if (type != XENMEM_resource_grant_table || id || frame || count != 1)
 		errx(1, "another resource than the grant table");
-	*addr = table;
-	return (void *)table;
+	*addr = shared->table;
+	return (void *)shared->table;
 }
 
 int xenforeignmemory_unmap_resource(xenforeignmemory_handle *handle,
@@ -346,26 +469,17 @@ int xenforeignmemory_unmap_resource(xenforeignmemory_handle *handle,
 
 /* ------------------------------------------------------------- event channels */
 
-struct port {
-	xenevtchn_handle *owner;
-	int peer;
-	bool pending;
-	bool masked;
-};
-
-struct xenevtchn_handle {
-	int fd;
-};
-
-static struct port ports[PORTS];
-
 xenevtchn_handle *xenevtchn_open(struct xentoollog_logger *logger, unsigned int flags)
 {
-	xenevtchn_handle *handle = new(sizeof(*handle));
+	xenevtchn_handle *handle;
 
 	(void)logger;
 	(void)flags;
-	handle->fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	lock();
+	handle = new(sizeof(*handle));
+	handle->owner = getpid();
+	handle->fd = new_eventfd();
+	unlock();
 	return handle;
 }
 
@@ -378,11 +492,11 @@ static int port_new(xenevtchn_handle *handle, int peer)
 {
 	int i;
 
-	for (i = 1; i < PORTS && ports[i].owner; i++)
+	for (i = 1; i < PORTS && shared->ports[i].owner; i++)
 		;
 	if (i == PORTS)
 		errx(1, "no event channel is free");
-	ports[i] = (struct port){ .owner = handle, .peer = peer };
+	shared->ports[i] = (struct port){ .owner = handle, .peer = peer };
 	return i;
 }
 
@@ -397,9 +511,9 @@ xenevtchn_port_or_error_t xenevtchn_bind_unbound_port(xenevtchn_handle *handle, 
 	int port;
 
 	(void)domid;
-	pthread_mutex_lock(&lock);
+	lock();
 	port = port_new(handle, 0);
-	pthread_mutex_unlock(&lock);
+	unlock();
 	return port;
 }
 
@@ -409,12 +523,12 @@ xenevtchn_port_or_error_t xenevtchn_bind_interdomain(xenevtchn_handle *handle, u
 	int port = -1;
 
 	(void)domid;
-	pthread_mutex_lock(&lock);
-	if (remote < PORTS && ports[remote].owner && !ports[remote].peer) {
+	lock();
+	if (remote < PORTS && shared->ports[remote].owner && !shared->ports[remote].peer) {
 		port = port_new(handle, remote);
-		ports[remote].peer = port;
+		shared->ports[remote].peer = port;
 	}
-	pthread_mutex_unlock(&lock);
+	unlock();
 	if (port < 0)
 		errno = EINVAL;
 	return port;
@@ -422,15 +536,16 @@ xenevtchn_port_or_error_t xenevtchn_bind_interdomain(xenevtchn_handle *handle, u
 
 int xenevtchn_notify(xenevtchn_handle *handle, evtchn_port_t port)
 {
-	struct port *peer = &ports[ports[port].peer];
+	struct port *peer;
 
 	(void)handle;
-	pthread_mutex_lock(&lock);
-	if (ports[port].peer && !peer->pending) {
+	lock();
+	peer = &shared->ports[shared->ports[port].peer];
+	if (shared->ports[port].peer && !peer->pending) {
 		peer->pending = true;
 		port_wake(peer);
 	}
-	pthread_mutex_unlock(&lock);
+	unlock();
 	return 0;
 }
 
@@ -439,38 +554,43 @@ xenevtchn_port_or_error_t xenevtchn_pending(xenevtchn_handle *handle)
 	eventfd_t count;
 	int i, port = -1;
 
-	pthread_mutex_lock(&lock);
+	lock();
 	for (i = 1; i < PORTS && port < 0; i++)
-		if (ports[i].owner == handle && ports[i].pending && !ports[i].masked)
+		if (shared->ports[i].owner == handle && shared->ports[i].pending && !shared->ports[i].masked)
 			port = i;
 	if (port < 0) {
 		eventfd_read(handle->fd, &count);
 		errno = EAGAIN;
 	} else {
-		ports[port].pending = false;
-		ports[port].masked = true;
+		shared->ports[port].pending = false;
+		shared->ports[port].masked = true;
 	}
-	pthread_mutex_unlock(&lock);
+	unlock();
 	return port;
 }
 
 int xenevtchn_unmask(xenevtchn_handle *handle, evtchn_port_t port)
 {
 	(void)handle;
-	pthread_mutex_lock(&lock);
-	ports[port].masked = false;
-	port_wake(&ports[port]);
-	pthread_mutex_unlock(&lock);
+	lock();
+	shared->ports[port].masked = false;
+	port_wake(&shared->ports[port]);
+	unlock();
 	return 0;
+}
+
+static void port_free(struct port *port)
+{
+	shared->ports[port->peer].peer = 0;
+	port->owner = NULL;
 }
 
 int xenevtchn_unbind(xenevtchn_handle *handle, evtchn_port_t port)
 {
 	(void)handle;
-	pthread_mutex_lock(&lock);
-	ports[ports[port].peer].peer = 0;
-	ports[port].owner = NULL;
-	pthread_mutex_unlock(&lock);
+	lock();
+	port_free(&shared->ports[port]);
+	unlock();
 	return 0;
 }
 
@@ -479,50 +599,21 @@ int xenevtchn_close(xenevtchn_handle *handle)
 	int i;
 
 	for (i = 1; i < PORTS; i++)
-		if (ports[i].owner == handle)
+		if (shared->ports[i].owner == handle)
 			errx(1, "a handle is closed with a port bound");
-	close(handle->fd);
-	free(handle);
+	lock();
+	free_eventfd(handle->fd);
+	unlock();
 	return 0;
 }
 
 /* ------------------------------------------------------------- xenstore */
 
-struct node {
-	struct node *next;
-	char *path;
-	char *value;
-};
-
-struct watch {
-	struct watch *next;
-	struct xs_handle *owner;
-	char *path, *token;
-	bool relative;
-};
-
-struct event {
-	struct event *next;
-	char *path, *token;
-};
-
-struct xs_handle {
-	int fd;
-	struct event *events;
-};
-
-static struct node *nodes;
-static struct watch *watches;
-
 #define HOME "/local/domain/0/"
 
-static char *full(const char *path)
+static void full(const char *path, char name[256])
 {
-	char *name;
-
-	if (asprintf(&name, "%s%s", *path == '/' || *path == '@' ? "" : HOME, path) < 0)
-		err(1, "memory");
-	return name;
+	snprintf(name, 256, "%s%s", *path == '/' || *path == '@' ? "" : HOME, path);
 }
 
 static bool below(const char *path, const char *dir)
@@ -536,8 +627,9 @@ static void fire(struct watch *watch, const char *path)
 {
 	struct event *event = new(sizeof(*event)), **at = &watch->owner->events;
 
-	event->path = strdup(path + (watch->relative ? strlen(HOME) : 0));
-	event->token = strdup(watch->token);
+	path += watch->relative ? strlen(HOME) : 0;
+	event->path = new_string(path, strlen(path));
+	event->token = watch->token;
 	while (*at)
 		at = &(*at)->next;
 	*at = event;
@@ -549,7 +641,7 @@ static void changed(const char *path, bool removed)
 {
 	struct watch *watch;
 
-	for (watch = watches; watch; watch = watch->next)
+	for (watch = shared->watches; watch; watch = watch->next)
 		if (below(path, watch->path))
 			fire(watch, path);
 		else if (removed && below(watch->path, path))
@@ -560,17 +652,21 @@ static struct node *find(const char *path)
 {
 	struct node *node;
 
-	for (node = nodes; node && strcmp(node->path, path); node = node->next)
+	for (node = shared->nodes; node && strcmp(node->path, path); node = node->next)
 		;
 	return node;
 }
 
 struct xs_handle *xs_open(unsigned long flags)
 {
-	struct xs_handle *handle = new(sizeof(*handle));
+	struct xs_handle *handle;
 
 	(void)flags;
-	handle->fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	lock();
+	handle = new(sizeof(*handle));
+	handle->owner = getpid();
+	handle->fd = new_eventfd();
+	unlock();
 	return handle;
 }
 
@@ -581,17 +677,20 @@ int xs_fileno(struct xs_handle *handle)
 
 bool xs_watch(struct xs_handle *handle, const char *path, const char *token)
 {
-	struct watch *watch = new(sizeof(*watch));
+	struct watch *watch;
+	char name[256];
 
-	pthread_mutex_lock(&lock);
-	watch->path = full(path);
-	watch->token = strdup(token);
+	full(path, name);
+	lock();
+	watch = new(sizeof(*watch));
+	watch->path = new_string(name, strlen(name));
+	watch->token = new_string(token, strlen(token));
 	watch->owner = handle;
 	watch->relative = *path != '/' && *path != '@';
-	watch->next = watches;
-	watches = watch;
+	watch->next = shared->watches;
+	shared->watches = watch;
 	fire(watch, watch->path);
-	pthread_mutex_unlock(&lock);
+	unlock();
 	return true;
 }
 
@@ -600,17 +699,14 @@ bool xs_unwatch(struct xs_handle *handle, const char *path, const char *token)
 	struct watch **at, *watch;
 
 	(void)handle;
-	pthread_mutex_lock(&lock);
-	for (at = &watches; (watch = *at); at = &watch->next) {
+	lock();
+	for (at = &shared->watches; (watch = *at); at = &watch->next) {
 		if (!strcmp(watch->path, path) && !strcmp(watch->token, token)) {
 			*at = watch->next;
-			free(watch->path);
-			free(watch->token);
-			free(watch);
 			break;
 		}
 	}
-	pthread_mutex_unlock(&lock);
+	unlock();
 	return true;
 }
 
@@ -621,21 +717,18 @@ char **xs_check_watch(struct xs_handle *handle)
 	char **vec = NULL;
 	size_t len;
 
-	pthread_mutex_lock(&lock);
+	lock();
 	event = handle->events;
 	if (event) {
 		handle->events = event->next;
 		len = strlen(event->path) + 1;
-		vec = new(2 * sizeof(*vec) + len + strlen(event->token) + 1);
+		vec = calloc(1, 2 * sizeof(*vec) + len + strlen(event->token) + 1);
 		vec[XS_WATCH_PATH] = strcpy((char *)(vec + 2), event->path);
 		vec[XS_WATCH_TOKEN] = strcpy((char *)(vec + 2) + len, event->token);
-		free(event->path);
-		free(event->token);
-		free(event);
 	} else {
 		eventfd_read(handle->fd, &count);
 	}
-	pthread_mutex_unlock(&lock);
+	unlock();
 	if (!vec)
 		errno = EAGAIN;
 	return vec;
@@ -643,43 +736,42 @@ char **xs_check_watch(struct xs_handle *handle)
 
 void *xs_read(struct xs_handle *handle, xs_transaction_t t, const char *path, unsigned int *len)
 {
-	char *name = full(path), *value = NULL;
+	char name[256], *value = NULL;
 	struct node *node;
 
 	(void)handle;
 	(void)t;
-	pthread_mutex_lock(&lock);
+	full(path, name);
+	lock();
 	node = find(name);
 	if (node) {
 		value = strdup(node->value);
 		*len = strlen(value);
 	}
-	pthread_mutex_unlock(&lock);
-	free(name);
+	unlock();
 	return value;
 }
 
 bool xs_write(struct xs_handle *handle, xs_transaction_t t, const char *path, const void *data,
 	      unsigned int len)
 {
-	char *name = full(path);
 	struct node *node;
+	char name[256];
 
 	(void)handle;
 	(void)t;
-	pthread_mutex_lock(&lock);
+	full(path, name);
+	lock();
 	node = find(name);
 	if (!node) {
 		node = new(sizeof(*node));
-		node->path = strdup(name);
-		node->next = nodes;
-		nodes = node;
+		node->path = new_string(name, strlen(name));
+		node->next = shared->nodes;
+		shared->nodes = node;
 	}
-	free(node->value);
-	node->value = strndup(data, len);
+	node->value = new_string(data, len);
 	changed(name, false);
-	pthread_mutex_unlock(&lock);
-	free(name);
+	unlock();
 	return true;
 }
 
@@ -690,25 +782,22 @@ bool xs_mkdir(struct xs_handle *handle, xs_transaction_t t, const char *path)
 
 bool xs_rm(struct xs_handle *handle, xs_transaction_t t, const char *path)
 {
-	char *name = full(path);
 	struct node **at, *node;
+	char name[256];
 
 	(void)handle;
 	(void)t;
-	pthread_mutex_lock(&lock);
-	for (at = &nodes; (node = *at); ) {
+	full(path, name);
+	lock();
+	for (at = &shared->nodes; (node = *at); ) {
 		if (!below(node->path, name)) {
 			at = &node->next;
 			continue;
 		}
 		*at = node->next;
-		free(node->path);
-		free(node->value);
-		free(node);
 	}
 	changed(name, true);
-	pthread_mutex_unlock(&lock);
-	free(name);
+	unlock();
 	return true;
 }
 
@@ -716,7 +805,7 @@ bool xs_rm(struct xs_handle *handle, xs_transaction_t t, const char *path)
 char **xs_directory(struct xs_handle *handle, xs_transaction_t t, const char *path,
 		    unsigned int *num)
 {
-	char **list = new(sizeof(*list) + 2);
+	char **list = calloc(1, sizeof(*list) + 2);
 
 	(void)handle;
 	(void)t;
@@ -760,81 +849,185 @@ bool xs_is_domain_introduced(struct xs_handle *handle, unsigned int domid)
 
 /* ------------------------------------------------------------- the test */
 
-struct arguments {
-	int argc;
-	char **argv;
-};
-
-static void *daemon_thread(void *arg)
+/* The kernel may transfer less than it was asked to. */
+void __wrap_request_end(struct request *req, int64_t result)
 {
-	struct arguments *args = arg;
-
-	daemon_main(args->argc, args->argv);
-	return NULL;
+	if (req->bytes && result > SECTOR && !(rand() & 15))
+		result -= rand() % (result / SECTOR) * SECTOR;
+	__real_request_end(req, result);
 }
 
 static bool still_mapped_here(uint32_t ref)
 {
-	return __atomic_load_n(&table[ref].flags, __ATOMIC_ACQUIRE) & (GTF_reading | GTF_writing);
+	return __atomic_load_n(&shared->table[ref].flags, __ATOMIC_ACQUIRE) &
+	       (GTF_reading | GTF_writing);
 }
 
-static void node(const char *path, const char *value)
+static void set_node(const char *path, const char *value)
 {
 	xs_write(NULL, XBT_NULL, path, value, strlen(value));
 }
 
-int main(int argc, char **argv)
+static pid_t daemon_start(int argc, char **argv)
 {
-	char *fuzz[6] = { argv[0] };
-	struct arguments args = { argc - 3, argv + 3 };
-	pthread_t daemon, clock;
-	sigset_t set;
-	uint32_t ref;
+	pid_t pid = fork();
+
+	if (pid < 0)
+		err(1, "fork");
+	if (!pid) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		_exit(daemon_main(argc, argv));
+	}
+	return pid;
+}
+
+/* What the kernel and xenstored do when a process dies */
+static void daemon_is_gone(pid_t pid)
+{
+	struct watch **watch;
+	struct map **map;
+	struct vma **vma;
 	int i;
 
-	if (argc < 4)
-		errx(2, "usage: fake-xen FILE SESSIONS SEED [OPTION OF grant-blkd]...");
+	for (map = &shared->maps; *map; ) {
+		if ((*map)->owner == pid)
+			*map = (*map)->next;
+		else
+			map = &(*map)->next;
+	}
+	for (i = 0; i < VMA_BUCKETS; i++) {
+		for (vma = &shared->vmas[i]; *vma; ) {
+			if ((*vma)->owner == pid) {
+				vma_unmap(*vma);
+				*vma = (*vma)->next;
+			} else {
+				vma = &(*vma)->next;
+			}
+		}
+	}
+	for (i = 1; i < PORTS; i++) {
+		if (shared->ports[i].owner && shared->ports[i].owner->owner == pid) {
+			free_eventfd(shared->ports[i].owner->fd);
+			port_free(&shared->ports[i]);
+		}
+	}
+	for (watch = &shared->watches; *watch; ) {
+		if ((*watch)->owner->owner == pid) {
+			free_eventfd((*watch)->owner->fd);
+			*watch = (*watch)->next;
+		} else {
+			watch = &(*watch)->next;
+		}
+	}
+}
+
+struct killer {
+	unsigned long every_ms;
+	int argc;
+	char **argv;
+	pid_t pid;
+	unsigned long kills;
+	volatile bool stop;
+};
+
+static void *killer_thread(void *arg)
+{
+	struct killer *killer = arg;
+
+	while (!killer->stop) {
+		usleep((1 + rand() % (2 * killer->every_ms)) * 1000);
+		/* It does not die in the middle of what stands for a system call. */
+		lock();
+		kill(killer->pid, SIGKILL);
+		if (waitpid(killer->pid, NULL, 0) != killer->pid)
+			err(1, "waitpid");
+		daemon_is_gone(killer->pid);
+		unlock();
+		killer->kills++;
+		killer->pid = daemon_start(killer->argc, killer->argv);
+	}
+	return NULL;
+}
+
+static void set_up(const char *file)
+{
+	pthread_mutexattr_t attr;
+	int i;
+
+	shared = __real_mmap64(NULL, SHARED_SIZE, PROT_READ | PROT_WRITE,
+			       MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	memfd = memfd_create("pages", 0);
-	if (memfd < 0 || ftruncate(memfd, (off_t)REFS * PAGE))
-		err(1, "memfd");
+	if (shared == MAP_FAILED || memfd < 0 || ftruncate(memfd, (off_t)REFS * PAGE))
+		err(1, "memory");
 	memory = __real_mmap64(NULL, (size_t)REFS * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, memfd,
 			       0);
 	if (memory == MAP_FAILED)
-		err(1, "mmap");
-	sigfillset(&set);
-	sigdelset(&set, SIGINT);
-	sigprocmask(SIG_BLOCK, &set, NULL);
+		err(1, "memory");
+	shared->used = sizeof(*shared);
+	shared->nr_refs = 8;
+	shared->next_index = PAGE;
+	pthread_mutexattr_init(&attr);
+	pthread_mutexattr_setpshared(&attr, PTHREAD_PROCESS_SHARED);
+	pthread_mutex_init(&shared->lock, &attr);
+	for (i = 0; i < EVENTFDS; i++)
+		eventfds[i] = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 
-	node(FRONT "/state", "1");
-	node(BACK "/frontend", FRONT);
-	node(BACK "/params", argv[1]);
-	node(BACK "/mode", "w");
-	node(BACK "/online", "1");
-	node(BACK "/state", "1");
+	set_node(FRONT "/state", "1");
+	set_node(BACK "/frontend", FRONT);
+	set_node(BACK "/params", file);
+	set_node(BACK "/mode", "w");
+	set_node(BACK "/online", "1");
+	set_node(BACK "/state", "1");
+}
+
+int main(int argc, char **argv)
+{
+	struct killer killer = { .argc = argc - 4, .argv = argv + 4 };
+	char *fuzz[6] = { argv[0] };
+	pthread_t thread, clock;
+	int i, status = 0;
+	sigset_t set;
+	uint32_t ref;
+
+	if (argc < 5)
+		errx(2, "usage: fake-xen FILE SESSIONS SEED KILLS [OPTION OF grant-blkd]...");
+	killer.every_ms = strtoul(argv[4], NULL, 0);
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	set_up(argv[1]);
+	killer.pid = daemon_start(killer.argc, killer.argv);
+	if (pthread_create(&clock, NULL, clock_thread, NULL) ||
+	    (killer.every_ms && pthread_create(&thread, NULL, killer_thread, &killer)))
+		errx(1, "thread");
+
+	still_mapped = still_mapped_here;
 	fuzz[1] = BACK;
 	fuzz[2] = FRONT;
 	fuzz[3] = argv[2];
 	fuzz[4] = argv[3];
-	still_mapped = still_mapped_here;
-	if (pthread_create(&clock, NULL, clock_thread, NULL) ||
-	    pthread_create(&daemon, NULL, daemon_thread, &args))
-		errx(1, "thread");
 	if (fuzz_main(5, fuzz))
 		return 1;
 
-	node(BACK "/online", "0");
-	node(FRONT "/state", "6");
+	if (killer.every_ms) {
+		killer.stop = true;
+		pthread_join(thread, NULL);
+		printf("%lu kills\n", killer.kills);
+	}
+	set_node(BACK "/online", "0");
+	set_node(FRONT "/state", "6");
 	for (i = 0; find(BACK "/state"); i++) {
 		if (i == 1000)
 			errx(1, "the device is not removed");
 		usleep(10000);
 	}
-	kill(getpid(), SIGTERM);
-	pthread_join(daemon, NULL);
-	for (ref = 8; ref < nr_refs; ref++)
-		if (pages[ref].mapped)
+	kill(killer.pid, SIGTERM);
+	if (waitpid(killer.pid, &status, 0) != killer.pid || status)
+		errx(1, "the daemon ended with status %x", status);
+	for (ref = 8; ref < shared->nr_refs; ref++)
+		if (shared->pages[ref].mapped)
 			errx(1, "reference %u is still mapped", ref);
-	if (maps)
+	if (shared->maps)
 		errx(1, "an offset of gntdev is left");
 	return 0;
 }
