@@ -928,6 +928,7 @@ struct killer {
 	pid_t pid;
 	unsigned long kills;
 	volatile bool stop;
+	volatile bool stopped;
 };
 
 static void *killer_thread(void *arg)
@@ -946,6 +947,10 @@ static void *killer_thread(void *arg)
 		killer->kills++;
 		killer->pid = daemon_start(killer->argc, killer->argv);
 	}
+	killer->stopped = true;
+	/* The daemon dies with the thread that started it. */
+	for (;;)
+		pause();
 	return NULL;
 }
 
@@ -1011,7 +1016,8 @@ int main(int argc, char **argv)
 
 	if (killer.every_ms) {
 		killer.stop = true;
-		pthread_join(thread, NULL);
+		while (!killer.stopped)
+			usleep(1000);
 		printf("%lu kills\n", killer.kills);
 	}
 	set_node(BACK "/online", "0");
