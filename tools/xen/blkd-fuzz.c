@@ -2,7 +2,7 @@
 /*
  * blkd-fuzz: a frontend that misbehaves, for the test of grant-blkd. It runs in a guest.
  *
- *	blkd-fuzz BACKEND FRONTEND SESSIONS [SEED]
+ *	blkd-fuzz BACKEND FRONTEND SESSIONS SEED [ROUNDS]
  *
  * BACKEND is the device's directory in xenstore, FRONTEND one of the guest's own, not in
  * device/, so that blkfront does not see it. In each session it connects, most often with
@@ -12,7 +12,7 @@
  * connects again. What should happen: every request has the right response, a broken ring
  * closes the device, and the last session, a good one, reads what it wrote.
  *
- * It prints the seed, and exits with 0 if all was right.
+ * It exits with 0 if all was right.
  */
 #include <ctype.h>
 #include <err.h>
@@ -66,6 +66,7 @@ static uint64_t random_state;
 static unsigned long nr_good, nr_bad, nr_any, nr_closed, nr_refused;
 static volatile bool scribble;
 static uint32_t nr_queues, order, next_descriptor;
+static unsigned long rounds = 20;		/* of requests in a session */
 
 bool (*still_mapped)(uint32_t ref);
 
@@ -435,7 +436,7 @@ static void session(bool good)
 {
 	bool spoilt = !good && !rnd(4), may_connect = true, any = !good && !rnd(6);
 	struct queue *queue;
-	uint32_t round, i;
+	unsigned long round, i;
 	uint64_t state;
 
 	memset(sent, 0, sizeof(sent));
@@ -456,7 +457,7 @@ static void session(bool good)
 	write_node("state", "%d", XenbusStateConnected);
 	discard = backend_number("feature-discard");
 	/* A spoilt one may be connected in another way than it believes. */
-	for (round = 0; !spoilt && round < 20; round++) {
+	for (round = 0; !spoilt && round < rounds; round++) {
 		scribble = any;
 		next_descriptor = 0;
 		for (queue = queues; queue < queues + nr_queues; queue++) {
@@ -528,18 +529,17 @@ static void write_and_read(void)
 int main(int argc, char **argv)
 {
 	xengntshr_handle *shr = xengntshr_open(NULL, 0);
-	unsigned long seed, n, i;
+	unsigned long n, i;
 	pthread_t thread;
 
-	if (argc < 4)
-		errx(2, "usage: blkd-fuzz BACKEND FRONTEND SESSIONS [SEED]");
+	if (argc < 5)
+		errx(2, "usage: blkd-fuzz BACKEND FRONTEND SESSIONS SEED [ROUNDS]");
 	back = argv[1];
 	front = argv[2];
 	n = strtoul(argv[3], NULL, 0);
-	seed = argc > 4 ? strtoul(argv[4], NULL, 0) : (unsigned long)time(NULL);
-	random_state = seed;
-	printf("seed %lu\n", seed);
-	fflush(stdout);
+	random_state = strtoul(argv[4], NULL, 0);
+	if (argc > 5)
+		rounds = strtoul(argv[5], NULL, 0);
 
 	xs = xs_open(0);
 	evtchn = xenevtchn_open(NULL, 0);
