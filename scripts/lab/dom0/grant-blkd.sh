@@ -56,8 +56,8 @@ detach()
 tools_attach()
 {
 	attach xvdt /dev/vda ro
-	guest sh -c 'mkdir /tools && mount -t ext4 -o ro,noload /dev/xvdt /tools &&
-		ln -s /tools/lib /tools/lib64 / && ln -s /tools/usr/lib /usr/lib' ||
+	guest sh -c 'mkdir -p /tools && mount -t ext4 -o ro,noload /dev/xvdt /tools &&
+		ln -snf /tools/lib /tools/lib64 / && ln -snf /tools/usr/lib /usr/lib' ||
 		fail "the guest cannot mount its tools"
 }
 
