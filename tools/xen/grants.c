@@ -354,6 +354,8 @@ int grants_open(struct device *dev, uint32_t ring_ref)
 		dev->arena = NULL;
 		return -errno;
 	}
+	/* Each request has a MiB of it, and most use little. */
+	madvise(dev->arena, (size_t)MAX_REQUESTS * MAX_SEGMENTS * PAGE, MADV_NOHUGEPAGE);
 	return 0;
 }
 
