@@ -46,7 +46,6 @@
 #define BACK		"/local/domain/0/backend/gblk/1/1"
 #define FRONT		"/local/domain/1/data/fuzz"
 
-
 struct page {
 	uint32_t mapped;
 	uint32_t writers;
@@ -196,7 +195,8 @@ static struct vma **vma_at(const uint8_t *addr)
 
 static bool granted(uint32_t ref, bool write)
 {
-	return ref >= 8 && ref < shared->nr_refs && !(write && shared->table[ref].flags & GTF_readonly);
+	return ref >= 8 && ref < shared->nr_refs &&
+	       !(write && shared->table[ref].flags & GTF_readonly);
 }
 
 static void update_flags(uint32_t ref)
@@ -213,6 +213,7 @@ static void update_flags(uint32_t ref)
 /* What holds unmapped pages releases them. */
 static void *clock_thread(void *unused)
 {
+	struct page *page;
 	uint32_t ref;
 
 	for (;;) {
@@ -220,8 +221,9 @@ static void *clock_thread(void *unused)
 		lock();
 		shared->clock_ms++;
 		for (ref = 8; ref < shared->nr_refs; ref++) {
-			if (shared->pages[ref].held && shared->clock_ms >= shared->pages[ref].held) {
-				shared->pages[ref].held = 0;
+			page = &shared->pages[ref];
+			if (page->held && shared->clock_ms >= page->held) {
+				page->held = 0;
 				update_flags(ref);
 			}
 		}
@@ -423,7 +425,8 @@ void *xengntshr_share_pages(xengntshr_handle *shr, uint32_t domid, int count, ui
 	(void)domid;
 	for (i = 0; i < count; i++) {
 		refs[i] = shared->nr_refs;
-		shared->table[shared->nr_refs++].flags = GTF_permit_access | (writable ? 0 : GTF_readonly);
+		shared->table[shared->nr_refs++].flags =
+			GTF_permit_access | (writable ? 0 : GTF_readonly);
 	}
 	if (shared->nr_refs > REFS)
 		errx(1, "too many pages");
@@ -555,9 +558,12 @@ xenevtchn_port_or_error_t xenevtchn_pending(xenevtchn_handle *handle)
 	int i, port = -1;
 
 	lock();
-	for (i = 1; i < PORTS && port < 0; i++)
-		if (shared->ports[i].owner == handle && shared->ports[i].pending && !shared->ports[i].masked)
+	for (i = 1; i < PORTS && port < 0; i++) {
+		struct port *p = &shared->ports[i];
+
+		if (p->owner == handle && p->pending && !p->masked)
 			port = i;
+	}
 	if (port < 0) {
 		eventfd_read(handle->fd, &count);
 		errno = EAGAIN;
