@@ -24,6 +24,7 @@ Review
   make bisect       build, boot and test every commit of the series
   make bench        what it costs, with the series and without: instructions, traps
                     PROFILE="cycle 256 foreign" in which functions [KERNEL=series]
+  make bench-blk    instructions per request of a guest to its disk: grant-blkd, blkback
   make mutations    break the series, change by change: do the tests fail?
                     SAMPLE=n n of the ways that a program finds [SEED=n]
   make lint         shellcheck, checkpatch, sparse
@@ -47,9 +48,9 @@ help:
 
 tree series lint kernel-series: setup
 run mutations kernels: kernel-series
-compare bench: kernels
+compare bench bench-blk: kernels
 
-setup compare bisect lint clean:
+setup compare bench-blk bisect lint clean:
 	@scripts/$@
 
 tree:
@@ -93,4 +94,4 @@ mutations:
 	@scripts/check-mutations $(if $(SAMPLE),--machine --sample $(SAMPLE)) $(if $(SEED),--seed $(SEED))
 
 .PHONY: help setup tree save series send-test kernel-series kernels run compare check proof \
-	bench mutations bisect lint clean
+	bench bench-blk mutations bisect lint clean

@@ -407,6 +407,17 @@ static int mapped(void)
 	return 0;
 }
 
+/* What a domain has run, with Xen on its behalf */
+static int cpu_time(int id)
+{
+	xc_domaininfo_t info;
+
+	if (xc_domain_getinfolist(xc_get(), id, 1, &info) != 1 || info.domain != id)
+		errx(126, "there is no domain %d", id);
+	printf("%llu\n", (unsigned long long)info.cpu_time);
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	const char *verb = argc > 1 ? argv[1] : "", *env = getenv("DOMU_ID");
@@ -417,6 +428,8 @@ int main(int argc, char **argv)
 	domid = env ? atoi(env) : -1;
 	if (!*verb)
 		errx(126, "usage: $DOMU VERB, see scripts/dom0-run --help");
+	if (!strcmp(verb, "cpu-time") && argc == 3)
+		return cpu_time(atoi(argv[2]));
 	if (domid <= 0)
 		errx(126, "DOMU_ID is not set: no guest (dom0-run --domu starts one)");
 

@@ -12,6 +12,9 @@
 #	in_dom0 PROGRAM [OPTION]... [-- ARGUMENT...]
 #				runs a program of scripts/lab/dom0, or a selftest, in dom0. OPTIONs
 #				are those of dom0-run; a selftest's name stands for its file
+#	blkd_in_dom0 PROGRAM [OPTION]... [-- ARGUMENT...]
+#				the same for tests of grant-blkd, with a disk, which
+#				holds a right file system afterwards, if any
 #	tap COMMAND...		shows the output of COMMAND, keeps it in $SCRATCH/tap, and fails
 #				unless it is the TAP of tests that all passed
 #	tap_verdict LOG		fails, saying why, unless LOG is such TAP
@@ -151,6 +154,24 @@ in_dom0()
 	esac
 	"$ROOT/scripts/dom0-run" "${options[@]}" -- \
 		env SLOWER="${SLOWER:-1}" "./$program" "${@:2}"
+}
+
+blkd_in_dom0()
+{
+	local lab=$BUILD/lab/blkd${SANITIZE:+-sanitized} tools
+
+	scratch
+	mkdir -p "$lab"
+	make -s -C "$ROOT/tools/xen" OUT="$lab" SANITIZE="${SANITIZE:-}"
+	tools=$("$ROOT/scripts/lab/host/guest-tools")
+	# QEMU locks it.
+	cp "$tools" "$SCRATCH/tools"
+	truncate -s 128M "$SCRATCH/disk"
+	set -- "$1" --put "$ROOT/scripts/lab/dom0/grant-blkd.sh" --put "$lab/grant-blkd" \
+		--domu-mem 256 --domu-put "$lab/blkd-fuzz" \
+		--disk "$SCRATCH/tools" --disk "$SCRATCH/disk" "${@:2}"
+	in_dom0 "$@"
+	[ "$(blkid -o value -s TYPE "$SCRATCH/disk")" != ext4 ] || e2fsck -f -n "$SCRATCH/disk"
 }
 
 tap()

@@ -44,7 +44,7 @@ series_patches()
 series_view()
 {
 	git -C "$ROOT" ls-files -- arch block drivers Documentation fs include kernel lib mm \
-		tools ':!Documentation/lab'
+		tools ':!Documentation/lab' ':!tools/xen'
 }
 
 # series_files FILTER: prints the files that the patches add (A), change (M) or either
