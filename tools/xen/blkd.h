@@ -187,7 +187,7 @@ struct device {
 
 extern bool use_libaio;
 extern bool stopping;			/* take no more requests */
-extern uint32_t max_persistent;
+extern uint32_t max_persistent;		/* of each ring */
 
 void say(const struct device *dev, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));

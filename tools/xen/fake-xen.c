@@ -937,11 +937,31 @@ struct killer {
 	volatile bool stopped;
 };
 
+/* Whether the daemon has bound an event channel, if it is to be connected */
+static bool is_up(pid_t pid)
+{
+	struct node *state;
+	bool up = false;
+	int i;
+
+	lock();
+	state = find(BACK "/state");
+	for (i = 1; i < PORTS; i++)
+		up |= shared->ports[i].owner && shared->ports[i].owner->owner == pid;
+	up |= state && strcmp(state->value, "4");
+	unlock();
+	return up;
+}
+
 static void *killer_thread(void *arg)
 {
 	struct killer *killer = arg;
+	int i;
 
 	while (!killer->stop) {
+		/* Most often it gets so far, however busy this machine is. */
+		for (i = 0; i < 2000 && rand() & 1023 && !is_up(killer->pid); i++)
+			usleep(1000);
 		usleep((1 + rand() % (2 * killer->every_ms)) * 1000);
 		/* It does not die in the middle of what stands for a system call. */
 		lock();

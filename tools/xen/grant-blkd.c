@@ -16,11 +16,11 @@
  *					the frontend's, as blkfront knows it
  *	/run/grant-blkd/DOMID-DEVID	its requests in flight, see struct inflight
  *
- * If the daemon dies, the kernel unmaps all; the states in xenstore stay "connected",
- * and so does the frontend. The next daemon binds the same event channels, maps the same
- * rings and repeats the requests that had no response. It waits until the I/O of its
- * predecessor is over: a lock on the image goes when nothing, not even I/O in flight,
- * refers to the open file any more.
+ * If the daemon dies, the kernel unmaps all pages, and the frontend stays connected, as
+ * the states in xenstore do not change. The next daemon binds the same event channels,
+ * maps the same rings and repeats the requests that had no response. It first waits for
+ * the dead daemon's I/O to end: until then that I/O refers to the open file, which holds
+ * a lock on the image.
  */
 #include <ctype.h>
 #include <err.h>
@@ -56,7 +56,7 @@
 
 bool use_libaio;
 bool stopping;
-uint32_t max_persistent = 4096;
+uint32_t max_persistent = 1056;		/* as blkback */
 static enum data_mode mode = DATA_PERSIST;
 static const char *json_file;
 
@@ -130,10 +130,17 @@ static void set_state(struct device *dev, enum xenbus_state state)
 	store_write(XBT_NULL, dev->path, "state", "%d", state);
 }
 
+/* Writes only what is new: each write is an event that makes us try again. */
 static int fail(struct device *dev, int error, const char *what)
 {
-	say(dev, "%s: %s", what, strerror(-error));
-	store_write(XBT_NULL, dev->path, "error", "%s: %s", what, strerror(-error));
+	char *old = store_read(dev->path, "error"), text[PATH_SIZE];
+
+	snprintf(text, sizeof(text), "%s: %s", what, strerror(-error));
+	if (!old || strcmp(old, text)) {
+		say(dev, "%s", text);
+		store_write(XBT_NULL, dev->path, "error", "%s", text);
+	}
+	free(old);
 	return error;
 }
 
@@ -948,7 +955,7 @@ static const char help[] =
 "  --data=map           they are mapped for each request;\n"
 "  --data=copy          Xen copies from and to them\n"
 "  --engine=io_uring    (default) or libaio\n"
-"  --max-persistent=N   pages of a disk that stay mapped (default 4096)\n"
+"  --max-persistent=N   pages of a disk that stay mapped, per ring (default 1056)\n"
 "  --json=FILE          statistics are also written there\n"
 "  --help\n"
 "\n"

@@ -183,7 +183,7 @@ static void persist_put(struct device *dev, struct grant **grants, uint32_t n)
 		else
 			grant_free(dev, grants[n]);
 	}
-	while (dev->nr_grants > max_persistent) {
+	while (dev->nr_grants > max_persistent * dev->nr_rings) {
 		old = TAILQ_FIRST(&dev->lru);
 		if (!old)
 			break;

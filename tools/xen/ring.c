@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * The block protocol. The guest is not trusted: a request is copied off its ring once,
- * into the file that survives us, and the copy is checked. A wrong request gets an
- * error as its response, a ring with an impossible index closes the device.
+ * into the file that outlives the daemon, and the copy is checked. The response to a
+ * wrong request is an error; a ring with an impossible index closes the device.
  *
- * All sectors are of 512 bytes, whatever the disk has: so do Linux's blkfront and
- * blkback it, and today's blkif.h says so.
+ * All sectors of the protocol have 512 bytes, whatever those of the disk have, as in
+ * Linux's blkfront and blkback, and in recent versions of blkif.h.
  */
 #include <assert.h>
 #include <errno.h>
@@ -13,7 +13,7 @@
 #include <string.h>
 #include "blkd.h"
 
-/* The three kinds of requests have the same size, and their id in the same place. */
+/* The kinds of requests have their id in the same place, and all fit into the same. */
 #define ID_AT(type)	offsetof(struct type, id)
 static_assert(ID_AT(blkif_request) == ID_AT(blkif_request_indirect), "id");
 static_assert(ID_AT(blkif_request) == ID_AT(blkif_request_discard), "id");
@@ -225,7 +225,7 @@ static bool consume(struct ring *ring)
 			return false;
 		}
 		while (ring->back.req_cons != prod) {
-			/* Without a free request, the end of one comes back here. */
+			/* Without a free request, rings_work() comes back when one ends. */
 			if (!dev->nr_free)
 				return false;
 			if (!budget--)
@@ -258,7 +258,7 @@ static void end_waiting(struct device *dev)
 	}
 }
 
-/* Everything that can be done without waiting, but not for so long that others wait */
+/* Does what can be done without waiting, but not for so long that others have to wait. */
 void rings_work(struct device *dev)
 {
 	uint32_t i, free, rounds = 0;
@@ -269,12 +269,12 @@ void rings_work(struct device *dev)
 		io_reap(dev);
 		end_waiting(dev);
 		free = dev->nr_free;
-		/* The first one could use up all that is free. */
+		/* The first ring could take all free requests. */
 		dev->turn++;
 		for (i = 0; !dev->closing && !stopping && i < dev->nr_rings; i++)
 			more |= consume(dev->rings + (dev->turn + i) % dev->nr_rings);
 		more |= io_submit_queued(dev);
-		/* A fast device has done it already. */
+		/* A fast device has completed the I/O by now. */
 		more |= free != dev->nr_free;
 	} while (more && ++rounds < 8);
 	dev->ready = more;
@@ -289,9 +289,9 @@ void rings_work(struct device *dev)
 }
 
 /*
- * The rings are mapped, and the frontend may have used them before: with a daemon that
- * has died, whose requests are repeated. Until a request has its response, blkfront
- * changes neither its pages nor its sectors, so doing it twice does no harm.
+ * Called when the rings are mapped. Requests that a dead daemon has left are repeated.
+ * Until a request has its response, blkfront changes neither its pages nor its sectors,
+ * so it can be done twice.
  */
 int rings_attach(struct device *dev)
 {
@@ -333,7 +333,7 @@ int rings_attach(struct device *dev)
 			broken(dev->rings + i, "impossible indices");
 			return -EINVAL;
 		}
-		/* It may have missed an event of the daemon that died. */
+		/* The dead daemon may not have sent the event of its last responses. */
 		dev->rings[i].notify = true;
 	}
 	for (i = 0; i < MAX_REQUESTS; i++) {
