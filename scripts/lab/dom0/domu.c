@@ -213,9 +213,20 @@ static int mapped(int id)
 	return 0;
 }
 
+/* With --icount a nanosecond is an instruction. */
+static int cpu_time(int id)
+{
+	xc_domaininfo_t info;
+
+	if (xc_domain_getinfolist(xc_get(), id, 1, &info) != 1 || info.domain != id)
+		errx(126, "there is no domain %d", id);
+	printf("%llu\n", (unsigned long long)info.cpu_time);
+	return 0;
+}
+
 static const char usage[] =
 	"usage: $DOMU grant N [ro] | sha256 REF... | release REF... |\n"
-	"             mapped [DOMID] | run PROGRAM [ARG]... | console | stop | destroy\n"
+	"             mapped [DOMID] | cpu [DOMID] | run PROGRAM [ARG]... | console | stop | destroy\n"
 	"see scripts/dom0-run --help\n";
 
 int main(int argc, char **argv)
@@ -227,6 +238,8 @@ int main(int argc, char **argv)
 	domid = env ? atoi(env) : -1;
 	if (!strcmp(verb, "mapped") && (argc == 3 || domid > 0))
 		return mapped(argc == 3 ? atoi(argv[2]) : domid);
+	if (!strcmp(verb, "cpu") && (argc == 3 || domid > 0))
+		return cpu_time(argc == 3 ? atoi(argv[2]) : domid);
 	if (!*verb) {
 		fputs(usage, stderr);
 		return 126;

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# The programs that the lab's scripts run in dom0, and the plugins for QEMU, made
-# into $(BUILD)/lab.
+# The programs that the lab's scripts run in dom0 and in the guest, and the plugins for
+# QEMU, made into $(BUILD)/lab.
 #
 #	make -s -f scripts/lab/host/programs.mk BUILD=DIRECTORY [TARGET]
 
@@ -20,6 +20,7 @@ PLUGIN_VERSION = $(shell $(QEMU) --version | sed -n 's/^QEMU emulator version \(
 programs: $(OUT)/aio-demo
 bench: $(OUT)/bench $(OUT)/count-insns.so
 delay: $(OUT)/delay-at.so
+guest: $(OUT)/disk-load
 
 $(OUT)/%.so: $(SRC)host/%.c $(SRC)host/bench-marks.h $(SRC)host/qemu-plugin.h $(THIS) | $(OUT)
 	$(CC) $(CFLAGS) -Wno-unused-parameter -DQEMU_PLUGIN_VERSION=$(PLUGIN_VERSION) -fPIC \
@@ -30,7 +31,11 @@ $(OUT)/%: $(SRC)dom0/%.c $(SRC)dom0/grant-map.h $(SRC)host/bench-marks.h $(THIS)
 	$(CC) $(CFLAGS) $(LDFLAGS) -o $@.new $< -laio -luring
 	mv $@.new $@
 
+$(OUT)/%: $(SRC)guest/%.c $(THIS) | $(OUT)
+	$(CC) $(CFLAGS) $(LDFLAGS) -D_GNU_SOURCE -o $@.new $< -laio
+	mv $@.new $@
+
 $(OUT):
 	mkdir -p $@
 
-.PHONY: programs bench delay
+.PHONY: programs bench delay guest
