@@ -6,6 +6,7 @@
 #	boot		Xen, uncompressed as QEMU can load it; the initramfs of dom0 and of
 #			the guest; and domu, "$DOMU" of the command in dom0
 #	arm64		the initramfs of both domains there
+#	load		disk-load, for the guest
 #
 # build_programs in selftests.sh calls it: the programs share code with the selftests.
 
@@ -24,6 +25,7 @@ PLUGIN_VERSION = $(shell $(QEMU) --version | sed -n 's/^QEMU emulator version \(
 demo: $(OUT)/aio-demo
 bench: $(OUT)/bench $(OUT)/plugin.so
 delay: $(OUT)/plugin.so
+load: $(OUT)/disk-load
 boot: $(OUT)/xen $(OUT)/domu $(OUT)/dom0.cpio $(OUT)/guest.cpio
 arm64: $(OUT)/arm64.cpio
 
@@ -43,6 +45,10 @@ $(OUT)/%.so: $(SRC)host/%.c $(SRC)host/bench-marks.h $(UPGRADES) | $(OUT)
 
 $(OUT)/%: $(SRC)dom0/%.c $(XEN)/gntdev_test.h $(SRC)host/bench-marks.h $(UPGRADES) | $(OUT)
 	$(CC) $(CFLAGS) -I $(XEN) -isystem $(SELFTESTS)/usr/include -I $(TREE) $(LDFLAGS) -o $@.new $<
+	mv $@.new $@
+
+$(OUT)/%: $(SRC)guest/%.c $(UPGRADES) | $(OUT)
+	$(CC) $(CFLAGS) -D_GNU_SOURCE $(LDFLAGS) -o $@.new $< -laio
 	mv $@.new $@
 
 $(OUT):
@@ -91,5 +97,5 @@ $(OUT)/%.cpio: $$(foreach f,$$($$*),$$(firstword $$(subst =, ,$$f))) $(UPGRADES)
 	mv $@.new $@
 	rm -rf $@.tree
 
-.PHONY: demo bench delay boot arm64
+.PHONY: demo bench delay boot arm64 load
 .SECONDARY:
