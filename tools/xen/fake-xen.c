@@ -11,8 +11,8 @@
  * use for a moment after it was unmapped. Some transfers are reported as short.
  *
  * The daemon is a process of its own. With KILLS it is killed every so many milliseconds,
- * and started again: the frontend must not notice. What both processes use is in memory
- * that they share.
+ * now and then by SIGTERM, and started again: the frontend must not notice. What both
+ * processes use is in memory that they share.
  */
 #include <err.h>
 #include <errno.h>
@@ -956,21 +956,28 @@ static bool is_up(pid_t pid)
 static void *killer_thread(void *arg)
 {
 	struct killer *killer = arg;
-	int i;
+	int i, status;
 
 	while (!killer->stop) {
 		/* Most often it gets so far, however busy this machine is. */
 		for (i = 0; i < 2000 && rand() & 1023 && !is_up(killer->pid); i++)
 			usleep(1000);
 		usleep((1 + rand() % (2 * killer->every_ms)) * 1000);
-		/* It does not die in the middle of what stands for a system call. */
-		lock();
-		kill(killer->pid, SIGKILL);
-		if (waitpid(killer->pid, NULL, 0) != killer->pid)
-			err(1, "waitpid");
+		if (rand() & 3) {
+			/* It does not die in the middle of what stands for a system call. */
+			lock();
+			kill(killer->pid, SIGKILL);
+			if (waitpid(killer->pid, NULL, 0) != killer->pid)
+				err(1, "waitpid");
+			killer->kills++;
+		} else {
+			kill(killer->pid, SIGTERM);
+			if (waitpid(killer->pid, &status, 0) != killer->pid || status)
+				errx(1, "the daemon ended with status %x", status);
+			lock();
+		}
 		daemon_is_gone(killer->pid);
 		unlock();
-		killer->kills++;
 		killer->pid = daemon_start(killer->argc, killer->argv);
 	}
 	killer->stopped = true;
