@@ -4,7 +4,7 @@
  * speed and with all sanitizers: what both need of gntdev, gntalloc, event channels,
  * xenstore and Xen's grant table.
  *
- *	fake-xen FILE SESSIONS SEED KILLS [OPTION OF grant-blkd]...
+ *	fake-xen FILE r|w SESSIONS SEED KILLS [OPTION OF grant-blkd]...
  *
  * Granted pages are those of a memfd, a reference is the number of its page. As in the
  * kernel, grants are checked by mmap(), which takes all or none, and a page may stay in
@@ -987,7 +987,7 @@ static void *killer_thread(void *arg)
 	return NULL;
 }
 
-static void set_up(const char *file)
+static void set_up(const char *file, const char *mode)
 {
 	pthread_mutexattr_t attr;
 	int i;
@@ -1013,27 +1013,27 @@ static void set_up(const char *file)
 	set_node(FRONT "/state", "1");
 	set_node(BACK "/frontend", FRONT);
 	set_node(BACK "/params", file);
-	set_node(BACK "/mode", "w");
+	set_node(BACK "/mode", mode);
 	set_node(BACK "/online", "1");
 	set_node(BACK "/state", "1");
 }
 
 int main(int argc, char **argv)
 {
-	struct killer killer = { .argc = argc - 4, .argv = argv + 4 };
+	struct killer killer = { .argc = argc - 5, .argv = argv + 5 };
 	char *fuzz[6] = { argv[0] };
 	pthread_t thread, clock;
 	int i, status = 0;
 	sigset_t set;
 	uint32_t ref;
 
-	if (argc < 5)
-		errx(2, "usage: fake-xen FILE SESSIONS SEED KILLS [OPTION OF grant-blkd]...");
-	killer.every_ms = strtoul(argv[4], NULL, 0);
+	if (argc < 6)
+		errx(2, "usage: fake-xen FILE r|w SESSIONS SEED KILLS [OPTION OF grant-blkd]...");
+	killer.every_ms = strtoul(argv[5], NULL, 0);
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
 	sigprocmask(SIG_BLOCK, &set, NULL);
-	set_up(argv[1]);
+	set_up(argv[1], argv[2]);
 	killer.pid = daemon_start(killer.argc, killer.argv);
 	if (pthread_create(&clock, NULL, clock_thread, NULL) ||
 	    (killer.every_ms && pthread_create(&thread, NULL, killer_thread, &killer)))
@@ -1042,8 +1042,8 @@ int main(int argc, char **argv)
 	still_mapped = still_mapped_here;
 	fuzz[1] = BACK;
 	fuzz[2] = FRONT;
-	fuzz[3] = argv[2];
-	fuzz[4] = argv[3];
+	fuzz[3] = argv[3];
+	fuzz[4] = argv[4];
 	if (fuzz_main(5, fuzz))
 		return 1;
 
