@@ -10,7 +10,7 @@
  * response each must have. A session can end with impossible ring indices, with requests
  * in flight, or with a thread that changes the shared pages all the time. Then it
  * connects again. What should happen: every request has the right response, a broken ring
- * closes the device, and the last session, a good one, reads what it wrote.
+ * closes the device, and the last sessions, which are good, read what they wrote.
  *
  * It exits with 0 if all was right.
  */
@@ -61,7 +61,7 @@ static const char *back, *front;
 static uint32_t data_refs[DATA_PAGES], ro_refs[RO_PAGES], descriptor_refs[DESCRIPTORS];
 static uint8_t *data, *descriptors;
 static uint64_t sectors;
-static bool persistent, discard;
+static bool persistent, discard, readonly;
 static uint64_t random_state;
 static unsigned long nr_good, nr_bad, nr_any, nr_closed, nr_refused;
 static volatile bool scribble;
@@ -142,7 +142,7 @@ static int16_t expect_segments(const struct blkif_request_segment *seg, uint32_t
 	bool any = false;
 	uint32_t i;
 
-	if (!n || n > max || op > BLKIF_OP_WRITE)
+	if (!n || n > max || op > BLKIF_OP_WRITE || (op == BLKIF_OP_WRITE && readonly))
 		return BLKIF_RSP_ERROR;
 	for (i = 0; i < n; i++) {
 		if (seg[i].first_sect > seg[i].last_sect || seg[i].last_sect > 7)
@@ -565,11 +565,12 @@ int main(int argc, char **argv)
 	write_node("state", "%d", XenbusStateInitialising);
 	wait_state(1 << XenbusStateInitWait, "at first");
 	sectors = backend_number("sectors");
+	readonly = backend_number("info") & VDISK_READONLY;
 	if (sectors < 4096)
 		errx(1, "the disk has only %llu sectors", (unsigned long long)sectors);
 	for (i = 0; i < n; i++)
 		session(!rnd(5));
-	for (i = 0; i < 10; i++)
+	for (i = 0; i < 10 && !readonly; i++)
 		write_and_read();
 	printf("%lu sessions: %lu requests right, %lu wrong, %lu either; ", n, nr_good, nr_bad,
 	       nr_any);

@@ -4,15 +4,15 @@
  * speed and with all sanitizers: what both need of gntdev, gntalloc, event channels,
  * xenstore and Xen's grant table.
  *
- *	fake-xen FILE SESSIONS SEED KILLS [OPTION OF grant-blkd]...
+ *	fake-xen FILE r|w SESSIONS SEED KILLS [OPTION OF grant-blkd]...
  *
  * Granted pages are those of a memfd, a reference is the number of its page. As in the
  * kernel, grants are checked by mmap(), which takes all or none, and a page may stay in
  * use for a moment after it was unmapped. Some transfers are reported as short.
  *
  * The daemon is a process of its own. With KILLS it is killed every so many milliseconds,
- * and started again: the frontend must not notice. What both processes use is in memory
- * that they share.
+ * now and then by SIGTERM, and started again: the frontend must not notice. What both
+ * processes use is in memory that they share.
  */
 #include <err.h>
 #include <errno.h>
@@ -956,21 +956,28 @@ static bool is_up(pid_t pid)
 static void *killer_thread(void *arg)
 {
 	struct killer *killer = arg;
-	int i;
+	int i, status;
 
 	while (!killer->stop) {
 		/* Most often it gets so far, however busy this machine is. */
 		for (i = 0; i < 2000 && rand() & 1023 && !is_up(killer->pid); i++)
 			usleep(1000);
 		usleep((1 + rand() % (2 * killer->every_ms)) * 1000);
-		/* It does not die in the middle of what stands for a system call. */
-		lock();
-		kill(killer->pid, SIGKILL);
-		if (waitpid(killer->pid, NULL, 0) != killer->pid)
-			err(1, "waitpid");
+		if (rand() & 3) {
+			/* It does not die in the middle of what stands for a system call. */
+			lock();
+			kill(killer->pid, SIGKILL);
+			if (waitpid(killer->pid, NULL, 0) != killer->pid)
+				err(1, "waitpid");
+			killer->kills++;
+		} else {
+			kill(killer->pid, SIGTERM);
+			if (waitpid(killer->pid, &status, 0) != killer->pid || status)
+				errx(1, "the daemon ended with status %x", status);
+			lock();
+		}
 		daemon_is_gone(killer->pid);
 		unlock();
-		killer->kills++;
 		killer->pid = daemon_start(killer->argc, killer->argv);
 	}
 	killer->stopped = true;
@@ -980,7 +987,7 @@ static void *killer_thread(void *arg)
 	return NULL;
 }
 
-static void set_up(const char *file)
+static void set_up(const char *file, const char *mode)
 {
 	pthread_mutexattr_t attr;
 	int i;
@@ -1006,27 +1013,27 @@ static void set_up(const char *file)
 	set_node(FRONT "/state", "1");
 	set_node(BACK "/frontend", FRONT);
 	set_node(BACK "/params", file);
-	set_node(BACK "/mode", "w");
+	set_node(BACK "/mode", mode);
 	set_node(BACK "/online", "1");
 	set_node(BACK "/state", "1");
 }
 
 int main(int argc, char **argv)
 {
-	struct killer killer = { .argc = argc - 4, .argv = argv + 4 };
+	struct killer killer = { .argc = argc - 5, .argv = argv + 5 };
 	char *fuzz[6] = { argv[0] };
 	pthread_t thread, clock;
 	int i, status = 0;
 	sigset_t set;
 	uint32_t ref;
 
-	if (argc < 5)
-		errx(2, "usage: fake-xen FILE SESSIONS SEED KILLS [OPTION OF grant-blkd]...");
-	killer.every_ms = strtoul(argv[4], NULL, 0);
+	if (argc < 6)
+		errx(2, "usage: fake-xen FILE r|w SESSIONS SEED KILLS [OPTION OF grant-blkd]...");
+	killer.every_ms = strtoul(argv[5], NULL, 0);
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
 	sigprocmask(SIG_BLOCK, &set, NULL);
-	set_up(argv[1]);
+	set_up(argv[1], argv[2]);
 	killer.pid = daemon_start(killer.argc, killer.argv);
 	if (pthread_create(&clock, NULL, clock_thread, NULL) ||
 	    (killer.every_ms && pthread_create(&thread, NULL, killer_thread, &killer)))
@@ -1035,8 +1042,8 @@ int main(int argc, char **argv)
 	still_mapped = still_mapped_here;
 	fuzz[1] = BACK;
 	fuzz[2] = FRONT;
-	fuzz[3] = argv[2];
-	fuzz[4] = argv[3];
+	fuzz[3] = argv[3];
+	fuzz[4] = argv[4];
 	if (fuzz_main(5, fuzz))
 		return 1;
 

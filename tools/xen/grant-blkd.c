@@ -480,8 +480,8 @@ static int connect_rings(struct device *dev, bool again)
 static void device_connect(struct device *dev, bool again)
 {
 	if (connect_rings(dev, again)) {
-		disconnect(dev);
 		set_state(dev, XenbusStateClosing);
+		disconnect(dev);
 	} else if (!again) {
 		set_state(dev, XenbusStateConnected);
 	}
@@ -557,7 +557,7 @@ static void device_changed(struct device *dev)
 	int64_t front = store_number(dev->front, "state");
 	int64_t back = store_number(dev->path, "state");
 	bool online = store_number(dev->path, "online") == 1;
-	bool gone = front < 0 || back < 0, broken;
+	bool gone = front < 0 || back < 0;
 	int rc;
 
 	if (gone || front == XenbusStateClosing || front == XenbusStateClosed)
@@ -565,12 +565,7 @@ static void device_changed(struct device *dev)
 	if (dev->closing) {
 		if (!idle(dev))
 			return;
-		broken = dev->broken;
 		disconnect(dev);
-		if (broken && !gone) {
-			set_state(dev, XenbusStateClosing);
-			return;
-		}
 	}
 	if (gone || (!online && (front == XenbusStateClosed || front == XenbusStateInitialising))) {
 		device_remove(dev);
@@ -729,6 +724,9 @@ static void device_work(struct device *dev)
 		dev->stats[STAT_EVENTS]++;
 	}
 	rings_work(dev);
+	if (dev->broken)
+		set_state(dev, XenbusStateClosing);
+	dev->broken = false;
 	if (dev->closing)
 		device_changed(dev);
 }
