@@ -116,7 +116,8 @@ int main(int argc, char **argv)
 		for (int i = 0; i < n; i++) {
 			io = events[i].obj;
 			if ((long)events[i].res < 0)
-				errx(1, "at %lld: %s", io->u.c.offset, strerror(-(int)events[i].res));
+				errx(1, "at %lld: %s", io->u.c.offset,
+				     strerror(-(int)events[i].res));
 			if (events[i].res != size)
 				errx(1, "at %lld: only %lu bytes", io->u.c.offset, events[i].res);
 			if (verifies)
