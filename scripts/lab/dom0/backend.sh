@@ -26,7 +26,7 @@ attached()
 
 detached()
 {
-	within 5 "detached, and no more mapped than before" mapped -eq "$before"
+	unmapped_again "$before"
 	echo "right: $n pages are mapped when it is detached"
 }
 
@@ -45,7 +45,7 @@ calls()
 
 nothing_is_retired()
 {
-	[ "$(retired)" = 0 ] || fail "pages are retired: $(retired)"
+	no_page_is_retired
 	echo "all right"
 }
 

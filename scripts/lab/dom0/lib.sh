@@ -52,6 +52,27 @@ mapped()
 	test "$n" "$1" "$2"
 }
 
+# unmapped_again NUMBER: no more grants of the guest are mapped than at first
+unmapped_again()
+{
+	within 5 "detached, and no more mapped than before" mapped -eq "$1"
+}
+
+no_page_is_retired()
+{
+	[ "$(retired)" = 0 ] || fail "pages are retired: $(retired)"
+}
+
+guest_exists()
+{
+	xl list | awk -v id="$DOMU_ID" '$2 == id { n++ } END { exit !n }'
+}
+
+guest_is_gone()
+{
+	! guest_exists
+}
+
 # hold FILE ARGUMENT...: starts gntdev_hold with its output in FILE, and waits until it
 # holds its pages
 hold()
