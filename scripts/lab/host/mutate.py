@@ -15,8 +15,7 @@ a file that includes it) says which lines of FILE are compiled and what is a con
 
 TABLE gets a line for each mutation, with tabs between: name (by machine: the number),
 number, file, line, kind ("statement", "condition", "constant"; by hand: "patch"),
-function, "boot" for a function that runs only at boot, else "any", and the source text,
-with a constant in [[ ]], or what a patch breaks.
+function, and the source text, with a constant in [[ ]], or what a patch breaks.
 
 C is read by its tokens, in the kernel's style: functions begin and end with a brace at
 the start of a line; a macro looks like a function, or like a loop if a statement follows.
@@ -53,7 +52,6 @@ class Function:
         self.name, arguments = re.search(r'(\w+)\((.*)\)', self.head, re.S).groups()
         names = re.findall(r'\(\*(\w+)\)\([^()]*\)(?=,|$)|(\w+)(?:\[\])?\s*(?=,|$)', arguments)
         self.call = '(%s)' % ', '.join(a or b for a, b in names if b != 'void')
-        self.when = 'boot' if re.search(r'\b__init\b', self.head) else 'any'
         self.variants = []
         self.cases = ''
         self.is_void = re.search(r'\bvoid\s+(\w+\s+)?%s\(' % self.name, self.head)
@@ -117,7 +115,7 @@ class File:
         for function in dict(inside):
             function.add_variant(self.text, number, name, [e for f, e in inside if f == function])
         self.table.append((name, number, self.name, self.line(edits[0][0]), kind,
-                           inside[0][0].name, inside[0][0].when, shown))
+                           inside[0][0].name, shown))
 
     def add_patch(self, diff, name, breaks):
         starts = [0] + [m.end() for m in re.finditer('\n', self.text)]

@@ -153,7 +153,7 @@ in_dom0()
 	*) options+=(--put "$ROOT/scripts/lab/dom0/lib.sh" --put "$ROOT/scripts/lab/dom0/$program") ;;
 	esac
 	"$ROOT/scripts/dom0-run" "${options[@]}" -- \
-		env SLOWER="${SLOWER:-1}" "./$program" "${@:2}"
+		env SLOWER="${SLOWER:-1}" FAIL_FAST="${FAIL_FAST:-}" "./$program" "${@:2}"
 }
 
 blkd_in_dom0()
