@@ -86,6 +86,33 @@ fixture_state()
 	)
 }
 
+# ends STATUS COMMAND...: the command ends with this exit status ("!": with any but 0); its
+# output is in $tmp/out
+ends()
+{
+	local want=$1 rc=0
+
+	shift
+	"$@" >"$tmp/out" 2>&1 || rc=$?
+	[ "$rc" = "$want" ] || { [ "$want" = ! ] && [ "$rc" != 0 ]; } ||
+		fail "$*: exit status $rc, not $want: $(cat "$tmp/out")"
+}
+
+# says PATTERN...: each is in that output; says_not PATTERN: it is not
+says()
+{
+	local pattern
+
+	for pattern; do
+		grep -q -e "$pattern" "$tmp/out" || fail "no '$pattern' in: $(cat "$tmp/out")"
+	done
+}
+
+says_not()
+{
+	! grep -q -e "$1" "$tmp/out" || fail "'$1' in: $(cat "$tmp/out")"
+}
+
 # gone: the process whose number is in the file pid ends soon
 gone()
 {
