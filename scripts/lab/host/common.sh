@@ -80,7 +80,8 @@ usage_error()
 # arguments "NAME NAME=..." ARGUMENT...: sets the variable NAME to y for the option --NAME,
 # and to VALUE for --NAME VALUE if it is NAME= here, which an array gets as one element
 # more; leaves the other arguments, from -- on, in ARGS. In the variable's name, - is _.
-# --help prints the head comment of the script, from its fourth line, and what all have.
+# With NO-ARGS among the NAMEs there must be none. --help prints the head comment of the
+# script, from its fourth line, and what all have.
 arguments()
 {
 	local known=" ${1//[[:space:]]/ } " name
@@ -111,6 +112,7 @@ arguments()
 		fi
 		shift
 	done
+	[ $# = 0 ] || [[ $known != *" NO-ARGS "* ]] || usage_error "unknown argument $1"
 	# shellcheck disable=SC2034 # for the script
 	ARGS=("$@")
 }
