@@ -236,7 +236,7 @@ static void send_request(struct queue *queue, bool good)
 		fill_segments(req.seg, BLKIF_MAX_SEGMENTS_PER_REQUEST, true);
 		fill_segments(req.seg, n, good);
 		if (!good && !rnd(8))
-			n = rnd(256);
+			n = rnd(2) ? BLKIF_MAX_SEGMENTS_PER_REQUEST + 1 : rnd(256);
 		req.nr_segments = n;
 		req.sector_number = good ? rnd(sectors - 2048) & ~7U : random_sector();
 		s->status = expect_segments(req.seg, n, BLKIF_MAX_SEGMENTS_PER_REQUEST,
@@ -250,6 +250,9 @@ static void send_request(struct queue *queue, bool good)
 		dis->flag = rnd(2);
 		dis->sector_number = random_sector() & ~7ULL;
 		dis->nr_sectors = rnd(4) ? 8 + 8 * rnd(32) : random_sector();
+		/* The sum of both overflows, and is small. */
+		if (!rnd(4))
+			dis->nr_sectors -= dis->sector_number;
 		if (!discard)
 			break;
 		s->status = dis->nr_sectors && dis->sector_number <= sectors &&

@@ -183,13 +183,15 @@ struct device {
 	uint32_t nr_queued;
 
 	uint64_t stats[NR_STATISTICS];
+	uint64_t quiet_until;		/* ms: see say() */
+	uint32_t unsaid;
 };
 
 extern bool use_libaio;
 extern bool stopping;			/* take no more requests */
 extern uint32_t max_persistent;		/* of each ring */
 
-void say(const struct device *dev, const char *format, ...)
+void say(struct device *dev, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
 
 /* grants.c: the guest's pages */

@@ -25,6 +25,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
@@ -39,6 +40,7 @@
 #include <xenstore.h>
 
 #define REFS		REFS_PER_FRAME
+#define FIRST_REF	1		/* such references lie behind a struct inflight */
 #define PORTS		256
 #define EVENTFDS	64
 #define VMA_BUCKETS	4096
@@ -195,7 +197,7 @@ static struct vma **vma_at(const uint8_t *addr)
 
 static bool granted(uint32_t ref, bool write)
 {
-	return ref >= 8 && ref < shared->nr_refs &&
+	return ref >= FIRST_REF && ref < shared->nr_refs &&
 	       !(write && shared->table[ref].flags & GTF_readonly);
 }
 
@@ -220,7 +222,7 @@ static void *clock_thread(void *unused)
 		usleep(1000);
 		lock();
 		shared->clock_ms++;
-		for (ref = 8; ref < shared->nr_refs; ref++) {
+		for (ref = FIRST_REF; ref < shared->nr_refs; ref++) {
 			page = &shared->pages[ref];
 			if (page->held && shared->clock_ms >= page->held) {
 				page->held = 0;
@@ -863,6 +865,20 @@ void __wrap_request_end(struct request *req, int64_t result)
 	__real_request_end(req, result);
 }
 
+/* Fails where the kernel's own checks would hide that the daemon's are missing. */
+void __wrap_io_queue(struct request *req)
+{
+	uint64_t size = req->dev->sectors * SECTOR;
+	uint64_t length = req->op == BLKIF_OP_DISCARD ? req->length : req->bytes;
+
+	if (req->op != BLKIF_OP_FLUSH_DISKCACHE &&
+	    (req->offset > size || length > size - req->offset ||
+	     (req->op != BLKIF_OP_READ && req->dev->readonly)))
+		errx(1, "operation %u at %llu of the disk gets to the engine", req->op,
+		     (unsigned long long)req->offset);
+	__real_io_queue(req);
+}
+
 static bool still_mapped_here(uint32_t ref)
 {
 	return __atomic_load_n(&shared->table[ref].flags, __ATOMIC_ACQUIRE) &
@@ -967,8 +983,9 @@ static void *killer_thread(void *arg)
 			/* It does not die in the middle of what stands for a system call. */
 			lock();
 			kill(killer->pid, SIGKILL);
-			if (waitpid(killer->pid, NULL, 0) != killer->pid)
-				err(1, "waitpid");
+			if (waitpid(killer->pid, &status, 0) != killer->pid ||
+			    !WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL)
+				errx(1, "the daemon ended with status %x", status);
 			killer->kills++;
 		} else {
 			kill(killer->pid, SIGTERM);
@@ -1002,7 +1019,7 @@ static void set_up(const char *file, const char *mode)
 	if (memory == MAP_FAILED)
 		err(1, "memory");
 	shared->used = sizeof(*shared);
-	shared->nr_refs = 8;
+	shared->nr_refs = FIRST_REF;
 	shared->next_index = PAGE;
 	pthread_mutexattr_init(&attr);
 	pthread_mutexattr_setpshared(&attr, PTHREAD_PROCESS_SHARED);
@@ -1023,7 +1040,7 @@ int main(int argc, char **argv)
 	struct killer killer = { .argc = argc - 5, .argv = argv + 5 };
 	char *fuzz[6] = { argv[0] };
 	pthread_t thread, clock;
-	int i, status = 0;
+	int i, fd, status = 0;
 	sigset_t set;
 	uint32_t ref;
 
@@ -1034,7 +1051,15 @@ int main(int argc, char **argv)
 	sigaddset(&set, SIGTERM);
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	set_up(argv[1], argv[2]);
+	/* As I/O of a dead daemon holds it */
+	fd = open(argv[1], O_RDONLY | O_CLOEXEC);
+	if (flock(fd, LOCK_SH))
+		err(1, "%s", argv[1]);
 	killer.pid = daemon_start(killer.argc, killer.argv);
+	usleep(500000);
+	if (strcmp(find(BACK "/state")->value, "1"))
+		errx(1, "the daemon does not wait for the lock on the image");
+	flock(fd, LOCK_UN);
 	if (pthread_create(&clock, NULL, clock_thread, NULL) ||
 	    (killer.every_ms && pthread_create(&thread, NULL, killer_thread, &killer)))
 		errx(1, "thread");
@@ -1063,7 +1088,7 @@ int main(int argc, char **argv)
 	kill(killer.pid, SIGTERM);
 	if (waitpid(killer.pid, &status, 0) != killer.pid || status)
 		errx(1, "the daemon ended with status %x", status);
-	for (ref = 8; ref < shared->nr_refs; ref++)
+	for (ref = FIRST_REF; ref < shared->nr_refs; ref++)
 		if (shared->pages[ref].mapped)
 			errx(1, "reference %u is still mapped", ref);
 	if (shared->maps)

@@ -21,5 +21,6 @@ int __real_open64(const char *path, int flags, ...);
 int __real_epoll_ctl(int epoll, int op, int fd, struct epoll_event *event);
 int __real_ioctl(int fd, unsigned long request, ...);
 void __real_request_end(struct request *req, int64_t result);
+void __real_io_queue(struct request *req);
 
 #endif

@@ -73,12 +73,25 @@ static uint64_t now_ms(void)
 	return now.tv_sec * 1000ULL + now.tv_nsec / 1000000;
 }
 
-void say(const struct device *dev, const char *format, ...)
+/* A guest can cause many lines. Of a device 10 are printed at once, then one in 10 s. */
+void say(struct device *dev, const char *format, ...)
 {
+	uint64_t now = now_ms();
 	va_list args;
 
-	if (dev)
+	if (dev) {
+		if (dev->quiet_until < now)
+			dev->quiet_until = now;
+		if (dev->quiet_until - now > 9 * 10000) {
+			dev->unsaid++;
+			return;
+		}
+		dev->quiet_until += 10000;
 		fprintf(stderr, "%u/%u: ", dev->domid, dev->id);
+		if (dev->unsaid)
+			fprintf(stderr, "(%u lines left out) ", dev->unsaid);
+		dev->unsaid = 0;
+	}
 	va_start(args, format);
 	vfprintf(stderr, format, args);
 	va_end(args);
