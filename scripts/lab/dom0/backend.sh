@@ -8,11 +8,6 @@ set -e
 class=$1
 tracing=/sys/kernel/tracing
 
-guest()
-{
-	timeout 100 "$DOMU" run "$@"
-}
-
 # attached DEVICE RING: sets $idle to the number of mapped grants with no requests
 attached()
 {

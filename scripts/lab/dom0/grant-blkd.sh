@@ -7,12 +7,8 @@
 set -e
 log=/tmp/grant-blkd.log
 daemon=
+disk=xvda
 n=0
-
-guest()
-{
-	timeout $((200 * slower)) "$DOMU" run "$@"
-}
 
 # start OPTION...: a daemon, which is $daemon
 start()
@@ -66,11 +62,12 @@ tools_detach()
 	detach xvdt
 }
 
+# fio OPTION...: on the guest's disk $disk
 fio()
 {
-	guest /tools/bin/fio --filename=/dev/xvda --direct=1 --verify=crc32c --verify_fatal=1 \
-		--randseed=1 --group_reporting --minimal "$@" >/tmp/fio 2>&1 ||
-		fail "fio $* ($?): $(tail -n 20 /tmp/fio)"
+	guest /tools/bin/fio --filename="/dev/$disk" --direct=1 --verify=crc32c --verify_fatal=1 \
+		--randseed=1 --group_reporting --minimal "$@" >"/tmp/fio-$disk" 2>&1 ||
+		fail "fio $* ($?): $(tail -n 20 "/tmp/fio-$disk")"
 }
 
 retired >/dev/null

@@ -44,6 +44,25 @@ within()
 	done
 }
 
+guest()
+{
+	timeout $((200 * slower)) "$DOMU" run "$@"
+}
+
+# attach_disk xvdX OPTIONS: by xl, to a backend that libxl knows
+attach_disk()
+{
+	timeout $((60 * slower)) xl block-attach "$DOMU_ID" "format=raw,access=rw,vdev=$1,$2" ||
+		fail "xl block-attach ($?)"
+	within 30 "the guest has the disk $1" guest test -b "/dev/$1"
+}
+
+detach_disk()
+{
+	timeout $((60 * slower)) xl block-detach "$DOMU_ID" "$1" || fail "xl block-detach ($?)"
+	within 30 "the guest's disk $1 is gone" guest test ! -e "/dev/$1"
+}
+
 # mapped OPERATOR NUMBER: compares how many grants of the guest are mapped; sets n
 mapped()
 {

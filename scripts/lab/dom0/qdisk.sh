@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=bash
 #
-# Sourced in dom0: the guest's disk xvda, which a qemu of its own serves.
+# Sourced in dom0: a disk of the guest that a qemu of its own serves.
 declare -F within >/dev/null || . ./lib.sh
 
 qemu_serves()
@@ -36,17 +36,13 @@ stop_qemu()
 	wait "$qemu" || fail "qemu ended with $?"
 }
 
-# attach_qdisk DISK: with O_DIRECT, which libxl has to be asked for
+# attach_qdisk DISK [xvdX]: with O_DIRECT, which libxl has to be asked for
 attach_qdisk()
 {
-	timeout $((60 * slower)) xl block-attach "$DOMU_ID" \
-		"format=raw,vdev=xvda,access=rw,backendtype=qdisk,direct-io-safe,target=$1" ||
-		fail "xl block-attach ($?)"
-	within 30 "the guest has the disk" "$DOMU" run test -b /dev/xvda
+	attach_disk "${2:-xvda}" "backendtype=qdisk,direct-io-safe,target=$1"
 }
 
 detach_qdisk()
 {
-	timeout $((60 * slower)) xl block-detach "$DOMU_ID" xvda || fail "xl block-detach ($?)"
-	within 30 "the guest's disk is gone" "$DOMU" run test ! -e /dev/xvda
+	detach_disk xvda
 }
