@@ -3,12 +3,14 @@
  * Direct I/O on the pages that another domain granted, in dom0.
  *
  *   aio-demo ENGINE DISK WRITE-BLOCK READ-BLOCK
+ *   aio-demo pins PROGRAM [ARGUMENT]...
  *
  * maps the grants of XEN_TEST_GRANTS (see gntdev_test.h), writes the pages to DISK
  * at WRITE-BLOCK, then reads as many blocks from READ-BLOCK on into the same pages.
  * It never looks at the bytes: only the disk and the guest do.  Prints one line of
  * name=value pairs, or exits with 77 if the kernel registers no such pages as
- * buffers.
+ * buffers. "pins" runs a program and prints how the pages that granted-alloc.so gave it
+ * were pinned.
  *
  * How a page was pinned is observed, not inferred: a kprobe sees every call of
  * pin_user_pages_fast() on the mapping, another one each page which that call
@@ -84,6 +86,28 @@ static void print_pins(const char *what)
 	printf(" %s_fast=%lu %s_slow=%lu", what, all - slow, what, slow);
 }
 
+static int pins_of(char **program)
+{
+	int status;
+	pid_t pid;
+
+	/* The region of tools/xen/granted-alloc.c */
+	addr = (char *)0x100000000000;
+	len = 65536 * PAGE;
+	pins_watch();
+	pid = fork();
+	if (!pid) {
+		execvp(program[0], program);
+		err(127, "%s", program[0]);
+	}
+	if (pid < 0 || waitpid(pid, &status, 0) != pid)
+		err(1, "%s", program[0]);
+	print_pins("pins");
+	putchar('\n');
+	pins_unwatch();
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
 int main(int argc, char **argv)
 {
 	bool libaio, fixed;
@@ -91,6 +115,8 @@ int main(int argc, char **argv)
 	uint64_t index;
 	int gntdev, disk;
 
+	if (argc > 2 && !strcmp(argv[1], "pins"))
+		return pins_of(argv + 2);
 	libaio = argc == 5 && !strcmp(argv[1], "libaio");
 	fixed = argc == 5 && !strcmp(argv[1], "io_uring-fixed");
 	if (argc != 5 || (!libaio && !fixed && strcmp(argv[1], "io_uring")))

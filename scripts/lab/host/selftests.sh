@@ -15,6 +15,8 @@
 #	blkd_in_dom0 PROGRAM [OPTION]... [-- ARGUMENT...]
 #				the same for tests of grant-blkd, with a disk, which
 #				holds a right file system afterwards, if any
+#	granted_in_dom0 PROGRAM [OPTION]...
+#				the same for tests of programs on granted memory
 #	tap COMMAND...		shows the output of COMMAND, keeps it in $SCRATCH/tap, and fails
 #				unless it is the TAP of tests that all passed
 #	tap_verdict LOG		fails, saying why, unless LOG is such TAP
@@ -172,6 +174,16 @@ blkd_in_dom0()
 		--disk "$SCRATCH/tools" --disk "$SCRATCH/disk" "${@:2}"
 	in_dom0 "$@"
 	[ "$(blkid -o value -s TYPE "$SCRATCH/disk")" != ext4 ] || e2fsck -f -n "$SCRATCH/disk"
+}
+
+granted_in_dom0()
+{
+	build_programs demo
+	scratch
+	make -s -C "$ROOT/tools/xen" OUT="$SCRATCH" "$SCRATCH/granted-alloc.so"
+	truncate -s 256M "$SCRATCH/disk"
+	in_dom0 "$1" --put "$ROOT/scripts/lab/dom0/granted.sh" --put "$SCRATCH/granted-alloc.so" \
+		--put "$BUILD/lab/aio-demo" --domu --disk "$SCRATCH/disk" "${@:2}"
 }
 
 tap()
