@@ -729,10 +729,14 @@ static void statistics(void)
 
 static void device_work(struct device *dev)
 {
+	uint32_t i;
 	int port;
 
-	/* Unmasked first, so that what comes from now on is an event again. */
-	while ((port = xenevtchn_pending(dev->evtchn)) >= 0) {
+	/*
+	 * Unmasked first, so that what comes from now on is an event again. One for each
+	 * ring at most: epoll tells of more, without a call that finds none.
+	 */
+	for (i = 0; i < dev->nr_rings && (port = xenevtchn_pending(dev->evtchn)) >= 0; i++) {
 		xenevtchn_unmask(dev->evtchn, port);
 		dev->stats[STAT_EVENTS]++;
 	}
