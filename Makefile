@@ -24,7 +24,7 @@ Review
   make bisect       build, boot and test every commit of the series
   make bench        what it costs, with the series and without: instructions, traps
                     PROFILE="cycle 256 foreign" in which functions [KERNEL=series]
-  make bench-blk    instructions per request of a guest to its disk: grant-blkd, blkback
+  make bench-blk    what a request of a guest to its disk costs: grant-blkd, qemu, blkback
   make mutations    break the series, change by change: do the tests fail?
                     SAMPLE=n n of the ways that a program finds [SEED=n]
   make lint         shellcheck, checkpatch, sparse

@@ -2,14 +2,17 @@
 /*
  * I/O with O_DIRECT on a disk, in a guest, many requests at once:
  *
- *   disk-load write|read|verify DISK AT-MIB MIB KIB DEPTH SEED [REQUESTS]
+ *   disk-load write|read|verify DISK AT-MIB MIB KIB DEPTH SEED [REQUESTS [UNMARKED]]
  *
  * Takes the MIB of the disk from AT-MIB on as blocks of KIB, and does a request for
  * each, in an order that looks random, DEPTH of them at once.  "write" fills them with
  * bytes that depend on the SEED and on their place, "verify" reads them and compares,
  * "read" only reads.  With REQUESTS there are so many, and the blocks are taken again
- * and again.
+ * and again; with UNMARKED, what runs when so many are done is between marks for
+ * lab/host/plugin.c.
  */
+#include "../host/bench-marks.h"
+
 #include <err.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -62,14 +65,15 @@ int main(int argc, char **argv)
 	static struct iocb iocbs[DEPTH_MAX];
 	struct iocb *free_iocbs[DEPTH_MAX], *io;
 	struct io_event events[DEPTH_MAX];
-	unsigned long at, size, blocks, depth, seed, requests, started = 0, done = 0;
+	unsigned long at, size, blocks, depth, seed, requests, unmarked;
+	unsigned long started = 0, done = 0;
 	bool writes, verifies;
 	io_context_t ctx = NULL;
 	int fd, n;
 	char *buf;
 
-	if (argc != 8 && argc != 9)
-		errx(2, "usage: write|read|verify DISK AT-MIB MIB KIB DEPTH SEED [REQUESTS]");
+	if (argc < 8 || argc > 10)
+		errx(2, "usage: write|read|verify DISK AT-MIB MIB KIB DEPTH SEED [REQUESTS [UNMARKED]]");
 	writes = !strcmp(argv[1], "write");
 	verifies = !strcmp(argv[1], "verify");
 	at = number(argv[3]) << 20;
@@ -77,7 +81,8 @@ int main(int argc, char **argv)
 	blocks = size ? (number(argv[4]) << 20) / size : 0;
 	depth = number(argv[6]);
 	seed = number(argv[7]);
-	requests = argc == 9 ? number(argv[8]) : blocks;
+	requests = argc > 8 ? number(argv[8]) : blocks;
+	unmarked = argc > 9 ? number(argv[9]) : requests;
 	if (!blocks || !(blocks % STEP) || !depth || depth > DEPTH_MAX)
 		errx(2, "no block, or not 1 to %d requests at once", DEPTH_MAX);
 
@@ -93,6 +98,8 @@ int main(int argc, char **argv)
 		free_iocbs[i] = &iocbs[i];
 
 	while (done < requests) {
+		if (done >= unmarked)
+			mark('b');
 		while (started < requests && started - done < depth) {
 			uint64_t place = at + started * STEP % blocks * size;
 			char *data;
@@ -125,6 +132,10 @@ int main(int argc, char **argv)
 			done++;
 			free_iocbs[started - done] = io;
 		}
+	}
+	if (unmarked < requests) {
+		mark('e');
+		mark('d');
 	}
 	return 0;
 }

@@ -47,7 +47,7 @@ $(OUT)/%: $(SRC)dom0/%.c $(XEN)/gntdev_test.h $(SRC)host/bench-marks.h $(UPGRADE
 	$(CC) $(CFLAGS) -I $(XEN) -isystem $(SELFTESTS)/usr/include -I $(TREE) $(LDFLAGS) -o $@.new $<
 	mv $@.new $@
 
-$(OUT)/%: $(SRC)guest/%.c $(UPGRADES) | $(OUT)
+$(OUT)/%: $(SRC)guest/%.c $(SRC)host/bench-marks.h $(UPGRADES) | $(OUT)
 	$(CC) $(CFLAGS) -D_GNU_SOURCE $(LDFLAGS) -o $@.new $< -laio
 	mv $@.new $@
 
