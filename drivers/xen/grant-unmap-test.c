@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * KUnit tests of how a backend's pages are unmapped while they are referenced,
- * and of the state in which a page is returned to the allocator.
+ * KUnit tests of how a backend's pages, and those of buffers, are unmapped while
+ * they are referenced, and of the state in which a page is returned to the
+ * allocator.
  *
  * They run at boot in dom0, which maps its own grants.  A failure means that a
  * backend's I/O could continue in memory that has a new owner, that a guest
@@ -304,6 +305,89 @@ static void requests_that_wait_do_not_delay_a_page(struct kunit *test)
 		expect_unmapped(test, held[i]);
 }
 
+#define BUFFER_PAGES	3
+
+/* A buffer of three pages, one of which has another reference. */
+struct test_buffer {
+	struct mapping *m[BUFFER_PAGES];
+	struct granted_buffer *buffer;
+};
+
+static void new_test_buffer(struct kunit *test, struct test_buffer *b)
+{
+	unsigned int i;
+
+	b->buffer = granted_buffer_alloc(BUFFER_PAGES);
+	KUNIT_ASSERT_NOT_NULL(test, b->buffer);
+	for (i = 0; i < BUFFER_PAGES; i++) {
+		b->m[i] = new_mapping(test);
+		b->buffer->pages[i] = b->m[i]->page;
+		b->buffer->handles[i] = b->m[i]->op.handle;
+	}
+	get_page(b->m[1]->page);
+}
+
+/* The granting side can take the page back only if it is not mapped. */
+static bool taken_back(struct mapping *m, unsigned int limit_ms)
+{
+	while (!gnttab_try_end_foreign_access(m->ref)) {
+		if (!limit_ms--)
+			return false;
+		usleep_range(1000, 2000);
+	}
+
+	__free_page(m->granted);
+	kfree(m);
+	return true;
+}
+
+static void expect_buffer_unmapped(struct kunit *test, struct test_buffer *b,
+				   unsigned int limit_ms)
+{
+	struct page *page = b->m[1]->page;
+
+	KUNIT_EXPECT_TRUE(test, taken_back(b->m[0], limit_ms));
+	KUNIT_EXPECT_TRUE(test, taken_back(b->m[2], limit_ms));
+	msleep(20);
+	KUNIT_EXPECT_TRUE(test, PageForeign(page));
+	KUNIT_ASSERT_FALSE(test, gnttab_try_end_foreign_access(b->m[1]->ref));
+
+	put_page(page);
+	KUNIT_EXPECT_TRUE(test, taken_back(b->m[1], SOON_MS));
+	KUNIT_EXPECT_FALSE(test, PageForeign(page));
+	KUNIT_EXPECT_EQ(test, page_count(page), 1);
+}
+
+static void a_held_page_of_a_buffer_delays_no_other(struct kunit *test)
+{
+	struct granted_buffer_batch batch;
+	struct test_buffer held, free;
+
+	new_test_buffer(test, &held);
+	new_test_buffer(test, &free);
+	put_page(free.m[1]->page);
+
+	granted_buffers_begin(&batch);
+	granted_buffer_release(held.buffer);
+	granted_buffer_release(free.buffer);
+	KUNIT_EXPECT_TRUE(test, PageForeign(free.m[1]->page));
+	KUNIT_EXPECT_EQ(test, granted_buffers_end(&batch), 1);
+
+	KUNIT_EXPECT_TRUE(test, taken_back(free.m[0], 0));
+	KUNIT_EXPECT_TRUE(test, taken_back(free.m[1], 0));
+	KUNIT_EXPECT_TRUE(test, taken_back(free.m[2], 0));
+	expect_buffer_unmapped(test, &held, 0);
+}
+
+static void a_buffer_is_unmapped_by_the_work_item(struct kunit *test)
+{
+	struct test_buffer b;
+
+	new_test_buffer(test, &b);
+	granted_buffer_release(b.buffer);
+	expect_buffer_unmapped(test, &b, SOON_MS);
+}
+
 static int grant_unmap_test_init(struct kunit *test)
 {
 	if (!xen_pv_domain() || !xen_initial_domain())
@@ -321,6 +405,8 @@ static struct kunit_case grant_unmap_test_cases[] = {
 	KUNIT_CASE(an_unmapped_page_is_not_foreign),
 	KUNIT_CASE(a_page_that_was_held_is_not_foreign),
 	KUNIT_CASE(requests_that_wait_do_not_delay_a_page),
+	KUNIT_CASE(a_held_page_of_a_buffer_delays_no_other),
+	KUNIT_CASE(a_buffer_is_unmapped_by_the_work_item),
 	{}
 };
 

@@ -62,6 +62,9 @@
 #include <linux/module.h>
 #include <linux/page_ref.h>
 #include <linux/pgtable.h>
+#include <linux/sched.h>
+#include <linux/sched/user.h>
+#include <linux/slab.h>
 #include <linux/spinlock.h>
 #include <linux/workqueue.h>
 
@@ -74,12 +77,15 @@
 
 /* Xen flushes the TLB once per 32 unmap ops; a page takes up to two. */
 #define UNMAP_BATCH_PAGES	16
+/* For buffers, whose ops are allocated; as many as one command can map. */
+#define UNMAP_MANY_PAGES	1024
 
 /*
  * A new page is checked every WAIT_YOUNG_MS, since most I/O completes soon.
  * After WAIT_YOUNG_CHECKS unsuccessful checks it is checked every WAIT_OLD_MS.
  * Each round checks at most WAIT_PAGES_PER_ROUND pages, which bounds the cost
  * and time of a round: 10,000 old pages are all checked within two seconds.
+ * Buffers are treated alike, but have many pages each.
  * The requests of backends age as well, but each round checks all of them, as
  * the rings limit their number.  The 2,048 requests of 64 disks delay a page by
  * less than a jiffy while they wait, and by 5 ms (2,600 instructions each) if
@@ -89,6 +95,7 @@
 #define WAIT_OLD_MS		50
 #define WAIT_YOUNG_CHECKS	16
 #define WAIT_PAGES_PER_ROUND	256
+#define WAIT_BUFFERS_PER_ROUND	16
 
 /*
  * @kernel has a bit set for each page whose kernel mapping is in the batch,
@@ -125,6 +132,19 @@ static struct wait_list waiting_refs = {
 	.young = LIST_HEAD_INIT(waiting_refs.young),
 	.old = LIST_HEAD_INIT(waiting_refs.old),
 };
+
+static struct wait_list waiting_buffers = {
+	.young = LIST_HEAD_INIT(waiting_buffers.young),
+	.old = LIST_HEAD_INIT(waiting_buffers.old),
+};
+
+/* Protects the two lists below, and the buffers of each batch. */
+static DEFINE_SPINLOCK(release_lock);
+static LIST_HEAD(released_buffers);
+static LIST_HEAD(buffer_batches);
+
+static void release_worker(struct work_struct *work);
+static DECLARE_WORK(release_work, release_worker);
 
 static struct workqueue_struct *unmap_wq;
 static void unmap_worker(struct work_struct *work);
@@ -171,18 +191,23 @@ static void wait_for_page(struct granted_page *gpage)
 	wait_on(&gpage->waiting, &waiting_pages);
 }
 
-static void retire_page(struct granted_page *gpage, s16 status)
+static void count_retired(struct page *page, s16 status)
 {
-	struct xen_page_foreign *foreign = xen_page_foreign(gpage->page);
+	struct xen_page_foreign *foreign = xen_page_foreign(page);
 
-	if (gpage->state != GRANTED_PAGE_USER)
-		gpage->user_pte = 0;
-	/* Pairs with clear_retired_ptes(), which then reads user_pte. */
-	smp_store_release(&gpage->state, GRANTED_PAGE_RETIRED);
 	atomic_inc(&nr_retired);
 	pr_err("Xen failed to unmap grant %u of domain %u (status %d): page retired\n",
 	       foreign ? foreign->gref : INVALID_GRANT_REF,
 	       foreign ? foreign->domid : DOMID_INVALID, status);
+}
+
+static void retire_page(struct granted_page *gpage, s16 status)
+{
+	if (gpage->state != GRANTED_PAGE_USER)
+		gpage->user_pte = 0;
+	/* Pairs with clear_retired_ptes(), which then reads user_pte. */
+	smp_store_release(&gpage->state, GRANTED_PAGE_RETIRED);
+	count_retired(gpage->page, status);
 }
 
 static void owner_free_work(struct work_struct *work)
@@ -526,6 +551,254 @@ void granted_pages_release(struct granted_page *gpages, unsigned int count)
 }
 EXPORT_SYMBOL_GPL(granted_pages_release);
 
+/**
+ * granted_buffer_alloc - allocate a buffer, without pages
+ * @count: number of pages that it will have
+ *
+ * Context: May sleep.
+ * Return: the buffer, or NULL.
+ */
+struct granted_buffer *granted_buffer_alloc(unsigned int count)
+{
+	struct granted_buffer *buffer;
+
+	buffer = kvmalloc(sizeof(*buffer) + (size_t)count *
+			  (sizeof(buffer->pages[0]) + sizeof(buffer->handles[0])),
+			  GFP_KERNEL_ACCOUNT);
+	if (!buffer)
+		return NULL;
+
+	buffer->user = NULL;
+	buffer->count = count;
+	buffer->checks = 0;
+	buffer->handles = (grant_handle_t *)(buffer->pages + count);
+
+	return buffer;
+}
+EXPORT_SYMBOL_GPL(granted_buffer_alloc);
+
+/**
+ * granted_buffer_free - free a buffer without pages, mapped or not
+ * @buffer: the buffer
+ *
+ * Context: May sleep.
+ */
+void granted_buffer_free(struct granted_buffer *buffer)
+{
+	free_uid(buffer->user);
+	kvfree(buffer);
+}
+EXPORT_SYMBOL_GPL(granted_buffer_free);
+
+/* Pages of buffers to unmap with one hypercall, their counts frozen. */
+struct buffer_ops {
+	struct gnttab_unmap_grant_ref *ops;
+	struct page **pages;
+	unsigned int nr;
+	unsigned int max;
+};
+
+static void buffer_ops_unmap(struct buffer_ops *batch)
+{
+	unsigned int i, nr_free = 0;
+
+	if (batch->nr &&
+	    gnttab_batch_op(GNTTABOP_unmap_grant_ref, batch->ops, batch->nr)) {
+		/* Xen has not processed any of the ops. */
+		for (i = 0; i < batch->nr; i++)
+			batch->ops[i].status = GNTST_general_error;
+	}
+
+	for (i = 0; i < batch->nr; i++) {
+		struct page *page = batch->pages[i];
+
+		if (batch->ops[i].status != GNTST_okay) {
+			count_retired(page, batch->ops[i].status);
+			continue;
+		}
+
+		ClearPageForeign(page);
+		clear_foreign_p2m_mapping(&batch->ops[i], &page, 1);
+		page_ref_unfreeze(page, 1);
+		batch->pages[nr_free++] = page;
+	}
+
+	gnttab_free_pages(nr_free, batch->pages);
+	batch->nr = 0;
+}
+
+/*
+ * Add the pages that have no other references, and keep the others.  No PTE
+ * ever led to the pages, and no frame is translated to them, so no walker of
+ * page tables can find them: they need no grace period.
+ */
+static void buffer_ops_add(struct buffer_ops *batch, struct granted_buffer *buffer)
+{
+	unsigned int i, kept = 0;
+
+	for (i = 0; i < buffer->count; i++) {
+		struct page *page = buffer->pages[i];
+
+		if (!page_ref_freeze(page, 1)) {
+			buffer->pages[kept] = page;
+			buffer->handles[kept++] = buffer->handles[i];
+			continue;
+		}
+
+		gnttab_set_unmap_op(&batch->ops[batch->nr], (unsigned long)
+				    pfn_to_kaddr(page_to_pfn(page)),
+				    GNTMAP_host_map, buffer->handles[i]);
+		batch->pages[batch->nr++] = page;
+		if (batch->nr == batch->max)
+			buffer_ops_unmap(batch);
+	}
+
+#ifdef CONFIG_IO_URING
+	if (buffer->user)
+		atomic_long_sub(buffer->count - kept, &buffer->user->locked_vm);
+#endif
+	buffer->count = kept;
+}
+
+/*
+ * Unmap the pages of released buffers, and free the buffers.  Those with pages
+ * that are still referenced stay in the list.
+ */
+static void unmap_buffers(struct list_head *buffers)
+{
+	struct gnttab_unmap_grant_ref few_ops[UNMAP_BATCH_PAGES];
+	struct page *few_pages[UNMAP_BATCH_PAGES];
+	struct buffer_ops batch = { few_ops, few_pages, 0, UNMAP_BATCH_PAGES };
+	struct granted_buffer *buffer, *next;
+	unsigned int nr_pages = 0;
+	void *many = NULL;
+
+	list_for_each_entry(buffer, buffers, entry)
+		nr_pages += buffer->count;
+
+	/* Without memory it takes more hypercalls. */
+	nr_pages = min(nr_pages, UNMAP_MANY_PAGES);
+	if (nr_pages > UNMAP_BATCH_PAGES)
+		many = kmalloc_array(nr_pages, sizeof(*few_ops) + sizeof(*few_pages),
+				     GFP_NOWAIT | __GFP_NOWARN);
+	if (many) {
+		batch.ops = many;
+		batch.pages = (struct page **)(batch.ops + nr_pages);
+		batch.max = nr_pages;
+	}
+
+	list_for_each_entry_safe(buffer, next, buffers, entry) {
+		buffer_ops_add(&batch, buffer);
+		if (buffer->count)
+			continue;
+
+		list_del(&buffer->entry);
+		granted_buffer_free(buffer);
+	}
+	buffer_ops_unmap(&batch);
+	kfree(many);
+}
+
+/* Unmap released buffers; returns the number of those that have to wait. */
+static unsigned int unmap_released_buffers(struct list_head *buffers)
+{
+	struct granted_buffer *buffer, *next;
+	unsigned int nr_waiting_buffers = 0;
+
+	unmap_buffers(buffers);
+
+	list_for_each_entry_safe(buffer, next, buffers, entry) {
+		list_del(&buffer->entry);
+		atomic_add(buffer->count, &nr_waiting);
+		nr_waiting_buffers++;
+		wait_on(&buffer->entry, &waiting_buffers);
+	}
+
+	return nr_waiting_buffers;
+}
+
+/*
+ * On the CPU that released the first buffer and before its other tasks, as the
+ * owner of the pages may be waiting for them.
+ */
+static void release_worker(struct work_struct *work)
+{
+	LIST_HEAD(buffers);
+
+	spin_lock(&release_lock);
+	list_splice_init(&released_buffers, &buffers);
+	spin_unlock(&release_lock);
+
+	unmap_released_buffers(&buffers);
+}
+
+/**
+ * granted_buffer_release - release a buffer that is no longer used
+ * @data: the struct granted_buffer
+ *
+ * Its pages are unmapped together with those of other released buffers, by
+ * granted_buffers_end() if the task has called granted_buffers_begin(), else by
+ * a work item.  Pages that are still referenced are unmapped later.
+ *
+ * Context: Process context; does not sleep.
+ */
+void granted_buffer_release(void *data)
+{
+	struct granted_buffer *buffer = data;
+	struct list_head *to = &released_buffers;
+	struct granted_buffer_batch *batch;
+	bool kick;
+
+	spin_lock(&release_lock);
+	list_for_each_entry(batch, &buffer_batches, entry)
+		if (batch->task == current)
+			to = &batch->buffers;
+	kick = to == &released_buffers && list_empty(to);
+	list_add_tail(&buffer->entry, to);
+	spin_unlock(&release_lock);
+
+	if (kick)
+		queue_work(system_highpri_wq, &release_work);
+}
+EXPORT_SYMBOL_GPL(granted_buffer_release);
+
+/**
+ * granted_buffers_begin - let buffers that this task releases form a batch
+ * @batch: the batch
+ *
+ * Context: Process context; does not nest.
+ */
+void granted_buffers_begin(struct granted_buffer_batch *batch)
+{
+	batch->task = current;
+	INIT_LIST_HEAD(&batch->buffers);
+
+	spin_lock(&release_lock);
+	list_add(&batch->entry, &buffer_batches);
+	spin_unlock(&release_lock);
+}
+EXPORT_SYMBOL_GPL(granted_buffers_begin);
+
+/**
+ * granted_buffers_end - unmap the pages of the buffers in a batch
+ * @batch: the batch
+ *
+ * Context: May sleep.
+ * Return: the number of buffers whose pages are all unmapped.
+ */
+unsigned int granted_buffers_end(struct granted_buffer_batch *batch)
+{
+	unsigned int nr;
+
+	spin_lock(&release_lock);
+	list_del(&batch->entry);
+	spin_unlock(&release_lock);
+
+	nr = list_count_nodes(&batch->buffers);
+	return nr - unmap_released_buffers(&batch->buffers);
+}
+EXPORT_SYMBOL_GPL(granted_buffers_end);
+
 static bool refs_are_held(const struct gntab_unmap_queue_data *item)
 {
 	unsigned int i;
@@ -580,6 +853,27 @@ static unsigned int check_refs(struct list_head *entry)
 		item->age++;
 
 	return item->age;
+}
+
+static unsigned int check_buffer(struct list_head *entry)
+{
+	struct granted_buffer *buffer = list_entry(entry, struct granted_buffer, entry);
+	unsigned int count = buffer->count;
+	LIST_HEAD(list);
+
+	list_add(entry, &list);
+	unmap_buffers(&list);
+	if (list_empty(&list)) {
+		atomic_sub(count, &nr_waiting);
+		return 0;
+	}
+
+	atomic_sub(count - buffer->count, &nr_waiting);
+	list_del(entry);
+	if (buffer->checks < WAIT_YOUNG_CHECKS)
+		buffer->checks++;
+
+	return buffer->checks;
 }
 
 typedef unsigned int (*check_fn)(struct list_head *entry);
@@ -638,11 +932,14 @@ static unsigned int check_wait_list(struct wait_list *wait, check_fn check,
 
 static void unmap_worker(struct work_struct *work)
 {
-	unsigned int delay, pages_delay;
+	unsigned int delay, pages_delay, buffers_delay;
 
 	delay = check_wait_list(&waiting_refs, check_refs, UINT_MAX);
 	pages_delay = check_wait_list(&waiting_pages, check_page, WAIT_PAGES_PER_ROUND);
 	delay = min_not_zero(delay, pages_delay);
+	buffers_delay = check_wait_list(&waiting_buffers, check_buffer,
+					WAIT_BUFFERS_PER_ROUND);
+	delay = min_not_zero(delay, buffers_delay);
 
 	/* Does nothing if the work has been queued since. */
 	if (delay)

@@ -12,6 +12,8 @@
 
 struct dentry;
 struct module;
+struct task_struct;
+struct user_struct;
 
 /**
  * enum granted_page_state - state of a page
@@ -84,6 +86,38 @@ struct granted_page {
 	bool frozen;
 };
 
+/**
+ * struct granted_buffer - granted pages that only the kernel maps, all of which
+ *                         have the same user, who releases them together
+ * @entry: entry in a list: the creator's, then that of released buffers, then
+ *         one of buffers with referenced pages
+ * @user: the user whose locked_vm counts the pages, or NULL
+ * @count: number of pages
+ * @checks: number of unsuccessful checks while the buffer waits
+ * @handles: handles of the mappings, behind @pages
+ * @pages: from gnttab_alloc_pages()
+ */
+struct granted_buffer {
+	struct list_head entry;
+	struct user_struct *user;
+	unsigned int count;
+	unsigned int checks;
+	grant_handle_t *handles;
+	struct page *pages[];
+};
+
+/**
+ * struct granted_buffer_batch - buffers that a task releases and unmaps together
+ * @entry: entry in the list of batches
+ * @task: the task
+ * @buffers: the buffers that it has released
+ */
+struct granted_buffer_batch {
+	struct list_head entry;
+	struct task_struct *task;
+	struct list_head buffers;
+};
+
 extern struct dentry *gnttab_debugfs;
 
 void granted_pages_unmap_user(struct granted_page *gpages, unsigned int count,
@@ -96,5 +130,11 @@ void granted_page_init_owner(struct granted_page_owner *owner,
 			     void (*idle)(struct granted_page_owner *owner),
 			     void (*free)(struct granted_page_owner *owner));
 void granted_page_put_owner(struct granted_page_owner *owner, unsigned int count);
+
+struct granted_buffer *granted_buffer_alloc(unsigned int count);
+void granted_buffer_free(struct granted_buffer *buffer);
+void granted_buffer_release(void *buffer);
+void granted_buffers_begin(struct granted_buffer_batch *batch);
+unsigned int granted_buffers_end(struct granted_buffer_batch *batch);
 
 #endif /* _XEN_GRANT_UNMAP_H */

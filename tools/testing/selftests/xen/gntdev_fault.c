@@ -132,6 +132,7 @@ static int get_nth(int fd)
 struct lives {
 	struct situation s;
 	int nth;	/* /proc/thread-self/fail-nth */
+	int null;	/* /dev/null */
 	int errnos[8];	/* what the failing step may return */
 	const char *wrong;
 };
@@ -165,6 +166,8 @@ FIXTURE_SETUP(fault)
 	self->l.errnos[4] = EMFILE;
 	self->l.nth = open("/proc/thread-self/fail-nth", O_RDWR | O_CLOEXEC);
 	ASSERT_LE(0, self->l.nth);
+	self->l.null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	ASSERT_LE(0, self->l.null);
 }
 
 FIXTURE_TEARDOWN(fault)
@@ -252,6 +255,42 @@ out:
 		pipe_close(p);
 }
 
+/* All pages become a buffer of a ring, are read, and are no buffer any more. */
+static void live_registered(struct lives *l)
+{
+	struct io_uring_rsrc_register table = {
+		.nr = 1,
+		.flags = IORING_RSRC_REGISTER_SPARSE,
+	};
+	struct situation *s = &l->s;
+	struct gntdev_uring_buffer buffer = {
+		.domid = s->g.domid,
+		.count = NPAGES,
+		.refs = (uintptr_t)s->g.ref,
+	};
+	struct uring r = { 0 };
+	uint32_t slot = 0;
+
+	if (!step(l, "ring", !uring_open(&r)))
+		return;
+	if (!step(l, "table", !syscall(__NR_io_uring_register, r.fd,
+				       IORING_REGISTER_BUFFERS2, &table, sizeof(table))))
+		goto out;
+	uring_sqe(&r, IORING_OP_URING_CMD, s->fd, (uintptr_t)&buffer, 1,
+		  GNTDEV_URING_REGISTER);
+	errno = -uring_run(&r);
+	if (!step(l, "register", !errno))
+		goto out;
+	errno = -uring_io(&r, IORING_OP_WRITE_FIXED, l->null, NULL, SIZE, 0);
+	step(l, "write", errno == -SIZE);
+	uring_sqe(&r, IORING_OP_URING_CMD, s->fd, (uintptr_t)&slot, 1,
+		  GNTDEV_URING_UNREGISTER);
+	errno = -uring_run(&r);
+	step(l, "unregister", !errno);
+out:
+	uring_close(&r);
+}
+
 /* Unmap the rest of the life's mapping, in case its munmap() failed. */
 static bool nothing_is_left(struct situation *s)
 {
@@ -262,8 +301,10 @@ static bool nothing_is_left(struct situation *s)
 	       count_retired() == s->retired && owner_sees(s, 0, NPAGES);
 }
 
+typedef void (*life)(struct lives *l);
+
 static int each_nth_fault(struct __test_metadata *_metadata,
-			  struct lives *l)
+			  struct lives *l, life live)
 {
 	int n, left;
 
@@ -295,29 +336,57 @@ static int each_nth_fault(struct __test_metadata *_metadata,
  */
 TEST_F_TIMEOUT(fault, any_allocation_may_fail, LIVES_SECONDS)
 {
-	each_nth_fault(_metadata, &self->l);
+	each_nth_fault(_metadata, &self->l, live);
 }
 
 static void with_map_calls(struct __test_metadata *_metadata,
-			   struct lives *l, int status, int err)
+			   struct lives *l, life live, int status, int err)
 {
 	int op;
 
 	l->errnos[5] = err;
 	for (op = 0; op < NPAGES; op += NPAGES / 2 - 1) {
 		ASSERT_TRUE(faults_of_calls(MAP_OPS, op, status));
-		each_nth_fault(_metadata, l);
+		each_nth_fault(_metadata, l, live);
 	}
 }
 
 TEST_F_TIMEOUT(fault, any_allocation_or_map_hypercall_may_fail, LIVES_SECONDS)
 {
-	with_map_calls(_metadata, &self->l, 0, EFAULT);
+	with_map_calls(_metadata, &self->l, live, 0, EFAULT);
 }
 
 TEST_F_TIMEOUT(fault, any_allocation_or_map_op_may_fail, LIVES_SECONDS)
 {
-	with_map_calls(_metadata, &self->l, GENERAL_ERROR, EINVAL);
+	with_map_calls(_metadata, &self->l, live, GENERAL_ERROR, EINVAL);
+}
+
+TEST_F_TIMEOUT(fault, registering_may_fail_at_any_step, LIVES_SECONDS)
+{
+	each_nth_fault(_metadata, &self->l, live_registered);
+	with_map_calls(_metadata, &self->l, live_registered, 0, EFAULT);
+	with_map_calls(_metadata, &self->l, live_registered, GENERAL_ERROR, ENXIO);
+	with_map_calls(_metadata, &self->l, live_registered, NO_SPACE, ENOSPC);
+}
+
+/* A worker thread of io_uring maps the grants then, at its first or second try. */
+TEST_F(fault, registering_waits_for_a_frame_that_is_paged_out)
+{
+	struct lives *l = &self->l;
+	int op, times;
+
+	for (times = 1; times < 3; times++) {
+		for (op = 0; op < NPAGES; op++) {
+			ASSERT_TRUE(faults_of_calls(MAP_OPS, op, PAGED_OUT) &&
+				    fail_calls(0, times));
+			live_registered(l);
+			ASSERT_EQ(0, read_number(FAULT_DIR "times"))
+				TH_LOG("the fault did not happen");
+			ASSERT_TRUE(no_faults());
+			ASSERT_EQ(NULL, l->wrong);
+			ASSERT_TRUE(nothing_is_left(&l->s));
+		}
+	}
 }
 
 /* ------------------------------------------------------------------ */
@@ -418,9 +487,9 @@ TEST_F_TIMEOUT(fault, a_kill_at_any_moment_leaves_nothing, LIVES_SECONDS)
 	for (i = 0; i < 200; i++) {
 		pid = fork();
 		ASSERT_LE(0, pid);
-		if (!pid) {
-			for (;;)
-				live(&self->l);
+		while (!pid) {
+			live(&self->l);
+			live_registered(&self->l);
 		}
 		seed = seed * 1103515245 + 12345;
 		usleep(seed / 65536 % 8000);

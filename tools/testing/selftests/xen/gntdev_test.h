@@ -1055,7 +1055,7 @@ static inline int gup_unpin(int fd)
 }
 
 /* ------------------------------------------------------------------ */
-/* Pins: io_uring, minimal, one operation at a time */
+/* Pins: io_uring, minimal */
 
 struct uring {
 	int fd;
@@ -1065,11 +1065,12 @@ struct uring {
 	struct io_uring_cqe *cqes;
 	void *rings;
 	size_t rings_size, sqes_size;
+	unsigned int added;	/* but not yet submitted */
 };
 
-static inline int uring_open(struct uring *r)
+static inline int uring_open_flags(struct uring *r, unsigned int flags)
 {
-	struct io_uring_params p = { 0 };
+	struct io_uring_params p = { .flags = flags };
 	size_t sq, cq;
 	char *base;
 
@@ -1089,6 +1090,7 @@ static inline int uring_open(struct uring *r)
 		return -1;
 	}
 	r->rings = base;
+	r->added = 0;
 	r->sq_tail = (unsigned int *)(base + p.sq_off.tail);
 	r->sq_mask = (unsigned int *)(base + p.sq_off.ring_mask);
 	r->sq_array = (unsigned int *)(base + p.sq_off.array);
@@ -1097,6 +1099,11 @@ static inline int uring_open(struct uring *r)
 	r->cq_mask = (unsigned int *)(base + p.cq_off.ring_mask);
 	r->cqes = (struct io_uring_cqe *)(base + p.cq_off.cqes);
 	return 0;
+}
+
+static inline int uring_open(struct uring *r)
+{
+	return uring_open_flags(r, 0);
 }
 
 static inline void uring_close(struct uring *r)
@@ -1120,35 +1127,68 @@ static inline int uring_unregister(struct uring *r)
 		       IORING_UNREGISTER_BUFFERS, NULL, 0);
 }
 
-/* One operation from start to end; its result, or -errno. */
-static inline int uring_io(struct uring *r, int opcode, int fd, void *addr,
-			   unsigned int len, uint64_t offset)
+/* Add a request, for uring_enter() to submit. */
+static inline struct io_uring_sqe *uring_sqe(struct uring *r, int opcode, int fd,
+					     uint64_t addr, unsigned int len,
+					     uint64_t offset)
 {
-	unsigned int tail = *r->sq_tail, head;
+	unsigned int tail = *r->sq_tail + r->added++;
 	struct io_uring_sqe *sqe = &r->sqes[tail & *r->sq_mask];
-	int ret;
 
 	memset(sqe, 0, sizeof(*sqe));
 	sqe->opcode = opcode;
 	sqe->fd = fd;
-	sqe->addr = (uintptr_t)addr;
+	sqe->addr = addr;
 	sqe->len = len;
 	sqe->off = offset;
 	r->sq_array[tail & *r->sq_mask] = tail & *r->sq_mask;
-	__atomic_store_n(r->sq_tail, tail + 1, __ATOMIC_RELEASE);
+	return sqe;
+}
 
+/* Submit the added requests, and wait for results; 0 or -errno. */
+static inline int uring_enter(struct uring *r, unsigned int wait)
+{
+	unsigned int submit = r->added;
+	int ret;
+
+	r->added = 0;
+	__atomic_store_n(r->sq_tail, *r->sq_tail + submit, __ATOMIC_RELEASE);
 	do {
-		ret = syscall(__NR_io_uring_enter, r->fd, 1, 1,
-			      IORING_ENTER_GETEVENTS, NULL, 0);
+		ret = syscall(__NR_io_uring_enter, r->fd, submit, wait,
+			      IORING_ENTER_GETEVENTS | IORING_ENTER_SQ_WAKEUP,
+			      NULL, 0);
 	} while (ret < 0 && errno == EINTR);
-	if (ret < 0)
-		return -errno;
-	head = *r->cq_head;
+	return ret < 0 ? -errno : 0;
+}
+
+/* Take the next result, if there is one. */
+static inline bool uring_next(struct uring *r, int *result)
+{
+	unsigned int head = *r->cq_head;
+
 	if (head == __atomic_load_n(r->cq_tail, __ATOMIC_ACQUIRE))
-		return -EIO;
-	ret = r->cqes[head & *r->cq_mask].res;
+		return false;
+	*result = r->cqes[head & *r->cq_mask].res;
 	__atomic_store_n(r->cq_head, head + 1, __ATOMIC_RELEASE);
-	return ret;
+	return true;
+}
+
+/* Submit one request; its result, or -errno. */
+static inline int uring_run(struct uring *r)
+{
+	int result, ret = uring_enter(r, 1);
+
+	if (ret)
+		return ret;
+	return uring_next(r, &result) ? result : -EIO;
+}
+
+/* One operation from start to end; its result, or -errno. */
+static inline int uring_io(struct uring *r, int opcode, int fd, void *addr,
+			   unsigned int len, uint64_t offset)
+{
+	uring_sqe(r, opcode, fd, (uintptr_t)addr, len, offset);
+	return uring_run(r);
 }
 
 /* ------------------------------------------------------------------ */
