@@ -75,7 +75,8 @@ selftests_source()
 {
 	local dir=tools/testing/selftests/xen
 
-	if grep -q -s "^+++ b/$dir/" "$ROOT/series/$BASE"/*.patch; then
+	if grep -q -s "^+++ b/$dir/" "$ROOT/series/$BASE"/*.patch ||
+		grep -q -s '^selftests-xen-' "$ROOT/series/$BASE/not-needed"; then
 		"$ROOT/scripts/tree-make" >&2
 		printf '%s\n' "$TREE/$dir"
 	else
@@ -95,7 +96,8 @@ build_selftests_from()
 	flock -w 600 9 || die "another build of the selftests takes more than 10 minutes" \
 		"see who holds $SELFTESTS/lock"
 
-	if [ ! -e "$SELFTESTS/usr/include/xen/gntdev.h" ]; then
+	if [ ! -e "$SELFTESTS/usr/include/xen/gntdev.h" ] ||
+		[ "$TREE/include/uapi/xen/gntdev.h" -nt "$SELFTESTS/usr/include/xen/gntdev.h" ]; then
 		make -s -C "$TREE" O="$SELFTESTS/obj" "$@" \
 			INSTALL_HDR_PATH="$SELFTESTS/usr.new" headers_install \
 			>"$SELFTESTS/build.log" 2>&1 9>&- ||
