@@ -39,7 +39,7 @@
 #define REFS_PER_FRAME	(PAGE / sizeof(struct grant_entry_v1))
 #define MAX_FRAMES	4096		/* of a grant table */
 
-enum data_mode { DATA_MAP, DATA_PERSIST, DATA_COPY };
+enum data_mode { DATA_MAP, DATA_PERSIST, DATA_COPY, DATA_REGISTER, NR_DATA_MODES };
 
 /* One ioctl and one mmap(); unmapped page by page or as a whole */
 struct mapping {
@@ -74,6 +74,17 @@ struct inflight {
 	uint32_t answered;
 	uint32_t rsp;
 	struct blkif_request req;
+};
+
+/* An element of GNTDEV_URING_REGISTER's array, see include/uapi/xen/gntdev.h of Linux */
+struct uring_buffer {
+	uint32_t index;
+	uint32_t domid;
+	uint32_t flags;
+	uint32_t count;
+	uint64_t refs;
+	uint32_t failed;
+	int32_t status;
 };
 
 struct inflight_file {
@@ -112,6 +123,10 @@ struct request {
 	uint64_t length;		/* of a discard */
 	void *addr;			/* where the pages are mapped, or the copy */
 	struct mapping map;
+	bool released;			/* the kernel says so: no need to look */
+	int32_t result;			/* of the I/O on registered pages */
+	struct uring_buffer buffer;
+	uint32_t refs[MAX_SEGMENTS];
 	struct iocb iocb;
 	struct blkif_request_segment seg[MAX_SEGMENTS];
 	struct grant *grant[MAX_SEGMENTS];

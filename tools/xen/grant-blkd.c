@@ -485,7 +485,8 @@ static int connect_rings(struct device *dev, bool again)
 	dev->stats[STAT_CONNECTS]++;
 	say(dev, "%sconnected: %u rings of %u pages, %s, %u requests repeated",
 	    again ? "re" : "", dev->nr_rings, 1u << now.order,
-	    dev->persistent ? "persistent grants" : dev->data == DATA_COPY ? "copying" : "mapping",
+	    dev->persistent ? "persistent grants" : dev->data == DATA_COPY ? "copying" :
+	    dev->data == DATA_REGISTER ? "registering" : "mapping",
 	    MAX_REQUESTS - dev->nr_free);
 	return 0;
 }
@@ -968,6 +969,8 @@ static const char help[] =
 "\n"
 "  --data=persist       pages stay mapped, if the guest takes part (default);\n"
 "  --data=map           they are mapped for each request;\n"
+"  --data=register      they become a buffer of the io_uring for each request, without\n"
+"                       an address (Linux with GNTDEV_URING_REGISTER, else as map);\n"
 "  --data=copy          Xen copies from and to them\n"
 "  --engine=io_uring    (default) or libaio\n"
 "  --max-persistent=N   pages of a disk that stay mapped, per ring (default 1056)\n"
@@ -990,6 +993,7 @@ int main(int argc, char **argv)
 	};
 	static const char * const modes[] = {
 		[DATA_MAP] = "map", [DATA_PERSIST] = "persist", [DATA_COPY] = "copy",
+		[DATA_REGISTER] = "register",
 	};
 	char *end;
 	int c;
@@ -997,11 +1001,11 @@ int main(int argc, char **argv)
 	while ((c = getopt_long(argc, argv, "h", options, NULL)) != -1) {
 		switch (c) {
 		case 'd':
-			for (mode = DATA_MAP; mode <= DATA_COPY; mode++)
+			for (mode = DATA_MAP; mode < NR_DATA_MODES; mode++)
 				if (!strcmp(optarg, modes[mode]))
 					break;
-			if (mode > DATA_COPY)
-				errx(2, "--data is map, persist or copy, not %s", optarg);
+			if (mode == NR_DATA_MODES)
+				errx(2, "--data is map, persist, copy or register, not %s", optarg);
 			break;
 		case 'e':
 			use_libaio = !strcmp(optarg, "libaio");
@@ -1023,6 +1027,8 @@ int main(int argc, char **argv)
 			return 2;
 		}
 	}
+	if (mode == DATA_REGISTER && use_libaio)
+		errx(2, "--data=register needs --engine=io_uring");
 	argc -= optind;
 	argv += optind;
 	setvbuf(stderr, NULL, _IOLBF, 0);

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The guest's pages, in one of three ways:
+ * The guest's pages, in one of four ways:
  *
  *	map	a request's pages are mapped for it, by one ioctl and one mmap()
+ *	register
+ *		they become a registered buffer of the ring for it (io.c), at no address
  *	persist	pages stay mapped once they are; a hash table finds them, and those
  *		that were not used for longest are unmapped beyond a limit
  *	copy	Xen copies between them and a buffer of ours
  *
- * A page that was mapped for one request may only be given back to the guest when
+ * A page that was mapped for one request, or registered, may only be given back to the guest when
  * Xen has released its grant: blkfront disables a disk whose backend still has it
  * mapped. munmap() does not wait for that. Block drivers complete a request before
  * they unpin its pages, and a page that is pinned keeps its grant for another
@@ -93,12 +95,14 @@ static volatile struct grant_entry_v1 *table_entry(struct device *dev, uint32_t 
 	return &dev->table[frame][ref % REFS_PER_FRAME];
 }
 
-/* Whether Xen has released all grants of a request whose pages were unmapped */
+/* Whether Xen has released all grants of a request whose I/O is done */
 bool request_released(const struct request *req)
 {
 	volatile struct grant_entry_v1 *entry;
 	uint32_t i;
 
+	if (req->released || req->dev->data == DATA_COPY || req->dev->persistent)
+		return true;
 	for (i = 0; i < req->nr_segs; i++) {
 		entry = table_entry(req->dev, req->seg[i].gref);
 		if (entry && entry->flags & (GTF_reading | GTF_writing))
@@ -279,13 +283,14 @@ static void add_iov(struct request *req, uint8_t *addr, uint32_t len)
 int request_get_pages(struct request *req)
 {
 	struct device *dev = req->dev;
-	uint32_t refs[MAX_SEGMENTS], i;
-	uint8_t *page;
+	uint8_t *page, *start = NULL;
+	uint32_t i;
 	int rc = 0;
 
 	req->nr_iov = 0;
+	req->released = false;
 	for (i = 0; i < req->nr_segs; i++)
-		refs[i] = req->seg[i].gref;
+		req->refs[i] = req->seg[i].gref;
 
 	if (dev->data == DATA_COPY) {
 		req->addr = dev->arena + (req - dev->requests) * MAX_SEGMENTS * PAGE;
@@ -293,13 +298,15 @@ int request_get_pages(struct request *req)
 		return req->write ? request_copy(req, false) : 0;
 	}
 	if (dev->persistent) {
-		rc = persist_get(dev, refs, req->grant, req->nr_segs);
-	} else {
-		req->addr = grants_map(dev, &req->map, refs, req->nr_segs, !req->write);
-		rc = req->addr ? 0 : -EFAULT;
+		rc = persist_get(dev, req->refs, req->grant, req->nr_segs);
+	} else if (dev->data != DATA_REGISTER) {
+		start = grants_map(dev, &req->map, req->refs, req->nr_segs, !req->write);
+		req->addr = start;
+		rc = start ? 0 : -EFAULT;
 	}
 	for (i = 0; !rc && i < req->nr_segs; i++) {
-		page = dev->persistent ? req->grant[i]->addr : req->addr + i * PAGE;
+		/* In a registered buffer, addresses are offsets. */
+		page = dev->persistent ? req->grant[i]->addr : start + i * PAGE;
 		add_iov(req, page + req->seg[i].first_sect * SECTOR,
 			(req->seg[i].last_sect - req->seg[i].first_sect + 1) * SECTOR);
 	}
@@ -315,7 +322,7 @@ int request_put_pages(struct request *req)
 		return req->write || req->status ? 0 : request_copy(req, true);
 	if (dev->persistent)
 		persist_put(dev, req->grant, req->nr_segs);
-	else
+	else if (dev->data != DATA_REGISTER)
 		grants_unmap(dev, &req->map, req->addr, req->nr_segs);
 	return 0;
 }

@@ -82,7 +82,7 @@ void request_end(struct request *req, int64_t result)
 	if (transfers(req)) {
 		if (request_put_pages(req))
 			req->status = BLKIF_RSP_ERROR;
-		if (dev->data != DATA_COPY && !dev->persistent && !request_released(req)) {
+		if (!request_released(req)) {
 			TAILQ_INSERT_TAIL(&dev->waiting, req, waiting);
 			dev->nr_waiting++;
 			dev->stats[STAT_LATE_RELEASES]++;
