@@ -13,7 +13,8 @@
  * The work was done TIMES times with so many PAGES; under the instruction clock
  * the NANOSECONDS are instructions.  "own" pages are granted by dom0 to itself,
  * "foreign" ones by the guest, "anonymous" ones are not granted.  /dev/vda and
- * /dev/ram0 are written to.
+ * /dev/ram0 are written to.  The rows of registered grants are those of mainline,
+ * and are skipped on a kernel that cannot register them.
  */
 #include "../host/bench-marks.h"
 #include "gntdev_test.h"
@@ -26,6 +27,7 @@
 #define PAGES_MAX	1024
 #define REQUEST_MAX	32
 #define MANY_MAPS	10000
+#define MEMORY_MAPS	60
 
 enum { OWN = 1, FOREIGN = 2, ANONYMOUS = 4, NONE = 8 };
 static const char *const names[] = {
@@ -297,6 +299,96 @@ static void end_mapped(void)
 	end_request();
 }
 
+#ifdef GNTDEV_URING_REGISTER
+/* ------------------------------------------------------------------ */
+/* The same with the pages as a buffer of the ring, in slot 0 */
+
+static struct gntdev_uring_buffer buffer = { .flags = GNTDEV_URING_READ_ONLY };
+
+/* With one io_uring_enter(); only the last request succeeds with a CQE. */
+static void add_sqe(int opcode, int on, uint64_t array, unsigned int len, unsigned int command,
+		    bool last)
+{
+	struct io_uring_sqe *sqe = uring_sqe(&uring, opcode, on, array, len, 0);
+
+	if (command)
+		sqe->cmd_op = command;
+	if (!last)
+		sqe->flags = IOSQE_IO_LINK | IOSQE_CQE_SKIP_SUCCESS;
+}
+
+static void add_register(bool last)
+{
+	add_sqe(IORING_OP_URING_CMD, gntdev, (uintptr_t)&buffer, 1, GNTDEV_URING_REGISTER, last);
+}
+
+static void add_store(bool last)
+{
+	add_sqe(IORING_OP_WRITE_FIXED, fd, 0, count * PAGE, 0, last);
+}
+
+static void add_unregister(void)
+{
+	add_sqe(IORING_OP_URING_CMD, gntdev, (uintptr_t)&buffer.index, 1, GNTDEV_URING_UNREGISTER,
+		true);
+}
+
+static void run_sqes(int expected)
+{
+	int res = uring_run(&uring);
+
+	if (res != expected)
+		errx(1, "%s of %u pages: %d", row->name, count, res);
+}
+
+static void begin_registering(void)
+{
+	struct io_uring_rsrc_register table = {
+		.nr = MEMORY_MAPS, .flags = IORING_RSRC_REGISTER_SPARSE,
+	};
+
+	if (syscall(__NR_io_uring_register, uring.fd, IORING_REGISTER_BUFFERS2, &table,
+		    sizeof(table)))
+		err(1, "IORING_REGISTER_BUFFERS2");
+	buffer.domid = grant_pool->domid;
+	buffer.count = count;
+	buffer.refs = (uintptr_t)grant_pool->ref;
+}
+
+static void end_registering(void)
+{
+	uring_unregister(&uring);
+}
+
+static void register_and_unregister(void)
+{
+	add_register(false);
+	add_unregister();
+	run_sqes(0);
+}
+
+static void register_and_store(void)
+{
+	add_register(false);
+	add_store(false);
+	add_unregister();
+	run_sqes(0);
+}
+
+static void begin_registered(void)
+{
+	begin_registering();
+	add_register(true);
+	run_sqes(0);
+}
+
+static void store_registered(void)
+{
+	add_store(true);
+	run_sqes(count * PAGE);
+}
+#endif
+
 /* ------------------------------------------------------------------ */
 /* A system that grants nothing, and memory */
 
@@ -328,10 +420,8 @@ static long free_bytes(void)
  * Memory that goes when maps are made and mapped, in bytes per page, without what
  * only the first ones need: pages to map over, tables that stay.  No marks here.
  */
-static void measure_memory(void)
+static void measure_memory(const char *name, void (*take)(int i), void (*give_back)(void))
 {
-	enum { n = 60 };
-	char *at[n];
 	long before, after;
 
 	whose = FOREIGN;
@@ -339,19 +429,41 @@ static void measure_memory(void)
 	for (int round = 0; round < 4; round++) {
 		open_gntdev();
 		before = free_bytes();
-		for (int i = 0; i < n; i++) {
-			map();
-			at[i] = addr;
-		}
+		for (int i = 0; i < MEMORY_MAPS; i++)
+			take(i);
 		after = free_bytes();
-		for (int i = 0; i < n; i++)
-			munmap(at[i], count * PAGE);
+		give_back();
 		close(gntdev);
 		if (round)
-			printf("memory\t%u\tforeign\t1\t%ld\n", PAGES_MAX,
-			       (before - after) / (n * PAGES_MAX));
+			printf("%s\t%u\tforeign\t1\t%ld\n", name, PAGES_MAX,
+			       (before - after) / (MEMORY_MAPS * PAGES_MAX));
 	}
 }
+
+static char *mapped[MEMORY_MAPS];
+
+static void take_map(int i)
+{
+	map();
+	mapped[i] = addr;
+}
+
+static void unmap_all(void)
+{
+	for (int i = 0; i < MEMORY_MAPS; i++)
+		munmap(mapped[i], count * PAGE);
+}
+
+#ifdef GNTDEV_URING_REGISTER
+static void take_buffer(int i)
+{
+	if (!i)
+		begin_registering();
+	buffer.index = i;
+	add_register(true);
+	run_sqes(0);
+}
+#endif
 
 /* ------------------------------------------------------------------ */
 
@@ -388,6 +500,14 @@ static const struct row rows[] = {
 	REQUEST("request-copied", "request", begin_request, copy_and_store, end_request),
 	REQUEST("request-mapped", "request", begin_request, map_and_store, end_request),
 	REQUEST("request-stays-mapped", "request", begin_mapped, store_mapped, end_mapped),
+#ifdef GNTDEV_URING_REGISTER
+	REQUEST("request-registered", "request", begin_registering, register_and_store,
+		end_registering),
+	REQUEST("request-stays-registered", "request", begin_registered, store_registered,
+		end_registering),
+	{ "cycle-registered", .whose = FOREIGN, .sizes = { 1, 11, 32, 256 }, .pages = 2000,
+	  .begin = begin_registering, .once = register_and_unregister, .end = end_registering },
+#endif
 	{ "shell", .whose = NONE, .once = run_shell },
 	{ NULL }
 };
@@ -473,8 +593,12 @@ int main(int argc, char **argv)
 	for (row = rows; row->name; row++) {
 		if (!wanted(argv + 1, row->name) && !wanted(argv + 1, row->group))
 			continue;
-		/* A stock kernel corrupts its memory when it unmaps a page that is held. */
-		if (row->before == map_and_pin && count_waiting() < 0)
+		/*
+		 * A stock kernel corrupts its memory when it unmaps a page that is held,
+		 * and registers no grants.
+		 */
+		if ((row->before == map_and_pin || strstr(row->name, "registered")) &&
+		    count_waiting() < 0)
 			continue;
 		for (whose = OWN; whose <= NONE; whose *= 2) {
 			const unsigned int *size = row->sizes;
@@ -487,6 +611,10 @@ int main(int argc, char **argv)
 		}
 	}
 	if (wanted(argv + 1, "memory"))
-		measure_memory();
+		measure_memory("memory", take_map, unmap_all);
+#ifdef GNTDEV_URING_REGISTER
+	if (wanted(argv + 1, "memory-registered") && count_waiting() >= 0)
+		measure_memory("memory-registered", take_buffer, end_registering);
+#endif
 	return 0;
 }

@@ -32,4 +32,6 @@ plot data("stock", "request-mapped") using 3:($5 / $3) with linespoints dt 2 lc 
 	data("series", "request-mapped") using 3:($5 / $3) with linespoints lw 2 lc rgb "#0060a0" title "map, write, unmap: series", \
 	data("series", "request-copied") using 3:($5 / $3) with linespoints lw 2 lc rgb "#a04000" title "copy, write", \
 	data("stock", "request-stays-mapped") using 3:($5 / $3) with linespoints dt 2 lc rgb "#40a040" title "write what stays mapped: stock", \
-	data("series", "request-stays-mapped") using 3:($5 / $3) with linespoints lw 2 lc rgb "#40a040" title "write what stays mapped: series"
+	data("series", "request-stays-mapped") using 3:($5 / $3) with linespoints lw 2 lc rgb "#40a040" title "write what stays mapped: series", \
+	data("series", "request-registered") using 3:($5 / $3) with linespoints lw 2 lc rgb "#6020a0" title "register, write, unregister", \
+	data("series", "request-stays-registered") using 3:($5 / $3) with linespoints dt 2 lc rgb "#6020a0" title "write what stays registered"
