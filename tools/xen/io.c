@@ -62,9 +62,9 @@ int io_open(struct device *dev)
 					 IORING_SETUP_COOP_TASKRUN | IORING_SETUP_SINGLE_ISSUER);
 		if (rc == -EINVAL)
 			rc = io_uring_queue_init(ABOUT * MAX_REQUESTS, &dev->uring, 0);
-		if (rc)
+		if (rc) {
 			dev->uring.ring_fd = -1;
-		else if (dev->data == DATA_REGISTER && !can_register(dev)) {
+		} else if (dev->data == DATA_REGISTER && !can_register(dev)) {
 			say(dev, "this kernel's gntdev registers no buffers: pages are mapped");
 			dev->data = DATA_MAP;
 		}

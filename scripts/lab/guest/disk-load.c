@@ -73,7 +73,8 @@ int main(int argc, char **argv)
 	char *buf;
 
 	if (argc < 8 || argc > 10)
-		errx(2, "usage: write|read|verify DISK AT-MIB MIB KIB DEPTH SEED [REQUESTS [UNMARKED]]");
+		errx(2, "usage: write|read|verify DISK AT-MIB MIB KIB DEPTH SEED [REQUESTS "
+		     "[UNMARKED]]");
 	writes = !strcmp(argv[1], "write");
 	verifies = !strcmp(argv[1], "verify");
 	at = number(argv[3]) << 20;
