@@ -2,12 +2,12 @@
 /*
  * I/O with O_DIRECT on a disk, in a guest, many requests at once:
  *
- *   disk-load write|read|verify DISK AT-MIB MIB KIB DEPTH SEED [REQUESTS [UNMARKED]]
+ *   disk-load write|read|verify DISK AT-MIB MIB KIB DEPTH SEED [N [UNMARKED]]
  *
  * Takes the MIB of the disk from AT-MIB on as blocks of KIB, and does a request for
  * each, in an order that looks random, DEPTH of them at once.  "write" fills them with
  * bytes that depend on the SEED and on their place, "verify" reads them and compares,
- * "read" only reads.  With REQUESTS there are so many, and the blocks are taken again
+ * "read" only reads.  With N there are so many requests, and the blocks are taken again
  * and again; with UNMARKED, what runs when so many are done is between marks for
  * lab/host/plugin.c.
  */
@@ -73,8 +73,7 @@ int main(int argc, char **argv)
 	char *buf;
 
 	if (argc < 8 || argc > 10)
-		errx(2, "usage: write|read|verify DISK AT-MIB MIB KIB DEPTH SEED [REQUESTS "
-		     "[UNMARKED]]");
+		errx(2, "usage: write|read|verify DISK AT-MIB MIB KIB DEPTH SEED [N [UNMARKED]]");
 	writes = !strcmp(argv[1], "write");
 	verifies = !strcmp(argv[1], "verify");
 	at = number(argv[3]) << 20;
