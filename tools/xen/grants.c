@@ -283,7 +283,7 @@ static void add_iov(struct request *req, uint8_t *addr, uint32_t len)
 int request_get_pages(struct request *req)
 {
 	struct device *dev = req->dev;
-	uint8_t *page, *start = NULL;
+	uint8_t *page;
 	uint32_t i;
 	int rc = 0;
 
@@ -299,14 +299,15 @@ int request_get_pages(struct request *req)
 	}
 	if (dev->persistent) {
 		rc = persist_get(dev, req->refs, req->grant, req->nr_segs);
-	} else if (dev->data != DATA_REGISTER) {
-		start = grants_map(dev, &req->map, req->refs, req->nr_segs, !req->write);
-		req->addr = start;
-		rc = start ? 0 : -EFAULT;
+	} else if (dev->data == DATA_REGISTER) {
+		/* In a registered buffer, addresses are offsets. */
+		req->addr = NULL;
+	} else {
+		req->addr = grants_map(dev, &req->map, req->refs, req->nr_segs, !req->write);
+		rc = req->addr ? 0 : -EFAULT;
 	}
 	for (i = 0; !rc && i < req->nr_segs; i++) {
-		/* In a registered buffer, addresses are offsets. */
-		page = dev->persistent ? req->grant[i]->addr : start + i * PAGE;
+		page = dev->persistent ? req->grant[i]->addr : req->addr + i * PAGE;
 		add_iov(req, page + req->seg[i].first_sect * SECTOR,
 			(req->seg[i].last_sect - req->seg[i].first_sect + 1) * SECTOR);
 	}

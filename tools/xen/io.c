@@ -41,9 +41,10 @@ static bool can_register(struct device *dev)
 	struct io_uring_cqe *cqe;
 	bool known;
 
+	if (io_uring_register_buffers_sparse(&dev->uring, MAX_REQUESTS))
+		return false;
 	gntdev_sqe(dev, GNTDEV_URING_REGISTER, NULL, 0);
-	if (io_uring_register_buffers_sparse(&dev->uring, MAX_REQUESTS) ||
-	    io_uring_submit_and_wait(&dev->uring, 1) < 0 ||
+	if (io_uring_submit_and_wait(&dev->uring, 1) < 0 ||
 	    io_uring_peek_cqe(&dev->uring, &cqe))
 		return false;
 	known = cqe->res == -EINVAL;
@@ -100,6 +101,12 @@ int io_fd(const struct device *dev)
 	return use_libaio ? dev->eventfd : dev->uring.ring_fd;
 }
 
+/* Whether its pages are a buffer of the ring for it */
+static bool registers(const struct request *req)
+{
+	return req->dev->data == DATA_REGISTER && req->bytes;
+}
+
 static void queue_registered(struct request *req)
 {
 	struct device *dev = req->dev;
@@ -137,11 +144,11 @@ static void queue_registered(struct request *req)
 	dev->stats[STAT_PAGES_MAPPED] += req->nr_segs;
 }
 
-static void end_uring(struct device *dev, uint64_t user_data, int32_t result)
+static void end_uring(uint64_t user_data, int32_t result)
 {
 	struct request *req = (struct request *)(user_data & ~(uint64_t)3);
 
-	if (dev->data != DATA_REGISTER || !req->bytes) {
+	if (!registers(req)) {
 		request_end(req, result);
 		return;
 	}
@@ -167,7 +174,7 @@ static void queue_uring(struct request *req)
 	struct io_uring_sqe *sqe;
 	int fd = req->dev->fd;
 
-	if (req->dev->data == DATA_REGISTER && req->bytes) {
+	if (registers(req)) {
 		queue_registered(req);
 		return;
 	}
@@ -267,7 +274,7 @@ void io_reap(struct device *dev)
 			user_data = cqe->user_data;
 			n = cqe->res;
 			io_uring_cqe_seen(&dev->uring, cqe);
-			end_uring(dev, user_data, n);
+			end_uring(user_data, n);
 		}
 		return;
 	}
