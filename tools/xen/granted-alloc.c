@@ -57,6 +57,7 @@
 #include <xen/memory.h>
 #include <xen/sys/gntalloc.h>
 #include <xen/sys/gntdev.h>
+#include <xen/sys/privcmd.h>
 
 #define PAGE		4096UL
 #define PAGES		65536UL
@@ -133,24 +134,13 @@ static bool is_granted(const void *addr)
 
 /* ------------------------------------------------------------- grants */
 
-struct mmap_resource {
-	uint16_t dom;
-	uint32_t type;
-	uint32_t id;
-	uint32_t idx;
-	uint64_t num;
-	uint64_t addr;
-};
-
-#define IOCTL_PRIVCMD_MMAP_RESOURCE	_IOC(_IOC_NONE, 'P', 7, sizeof(struct mmap_resource))
-
 /* Xen's table of the guest's grants, as far as it was looked at */
 static grant_entry_v1_t *table[MAX_FRAMES];
 
 static bool ref_in_use(uint32_t ref)
 {
 	uint32_t frame = ref / REFS_PER_FRAME;
-	struct mmap_resource res = {
+	privcmd_mmap_resource_t res = {
 		.dom = shared->domid,
 		.type = XENMEM_resource_grant_table,
 		.id = XENMEM_resource_grant_table_id_shared,
