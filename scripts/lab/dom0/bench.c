@@ -305,32 +305,22 @@ static void end_mapped(void)
 
 static struct gntdev_uring_buffer buffer = { .flags = GNTDEV_URING_READ_ONLY };
 
-/* With one io_uring_enter(); only the last request succeeds with a CQE. */
-static void add_sqe(int opcode, int on, uint64_t array, unsigned int len, unsigned int command,
-		    bool last)
-{
-	struct io_uring_sqe *sqe = uring_sqe(&uring, opcode, on, array, len, 0);
+/* All with one io_uring_enter(); only the last request succeeds with a CQE. */
+#define NOT_LAST	(IOSQE_IO_LINK | IOSQE_CQE_SKIP_SUCCESS)
 
-	if (command)
-		sqe->cmd_op = command;
-	if (!last)
-		sqe->flags = IOSQE_IO_LINK | IOSQE_CQE_SKIP_SUCCESS;
+static void add_register(unsigned int flags)
+{
+	uring_command(&uring, gntdev, GNTDEV_URING_REGISTER, &buffer, 1)->flags = flags;
 }
 
-static void add_register(bool last)
+static void add_store(unsigned int flags)
 {
-	add_sqe(IORING_OP_URING_CMD, gntdev, (uintptr_t)&buffer, 1, GNTDEV_URING_REGISTER, last);
-}
-
-static void add_store(bool last)
-{
-	add_sqe(IORING_OP_WRITE_FIXED, fd, 0, count * PAGE, 0, last);
+	uring_sqe(&uring, IORING_OP_WRITE_FIXED, fd, 0, count * PAGE, 0)->flags = flags;
 }
 
 static void add_unregister(void)
 {
-	add_sqe(IORING_OP_URING_CMD, gntdev, (uintptr_t)&buffer.index, 1, GNTDEV_URING_UNREGISTER,
-		true);
+	uring_command(&uring, gntdev, GNTDEV_URING_UNREGISTER, &buffer.index, 1);
 }
 
 static void run_sqes(int expected)
@@ -343,12 +333,7 @@ static void run_sqes(int expected)
 
 static void begin_registering(void)
 {
-	struct io_uring_rsrc_register table = {
-		.nr = MEMORY_MAPS, .flags = IORING_RSRC_REGISTER_SPARSE,
-	};
-
-	if (syscall(__NR_io_uring_register, uring.fd, IORING_REGISTER_BUFFERS2, &table,
-		    sizeof(table)))
+	if (uring_make_table(&uring, MEMORY_MAPS))
 		err(1, "IORING_REGISTER_BUFFERS2");
 	buffer.domid = grant_pool->domid;
 	buffer.count = count;
@@ -362,15 +347,15 @@ static void end_registering(void)
 
 static void register_and_unregister(void)
 {
-	add_register(false);
+	add_register(NOT_LAST);
 	add_unregister();
 	run_sqes(0);
 }
 
 static void register_and_store(void)
 {
-	add_register(false);
-	add_store(false);
+	add_register(NOT_LAST);
+	add_store(NOT_LAST);
 	add_unregister();
 	run_sqes(0);
 }
@@ -378,13 +363,13 @@ static void register_and_store(void)
 static void begin_registered(void)
 {
 	begin_registering();
-	add_register(true);
+	add_register(0);
 	run_sqes(0);
 }
 
 static void store_registered(void)
 {
-	add_store(true);
+	add_store(0);
 	run_sqes(count * PAGE);
 }
 #endif
@@ -460,7 +445,7 @@ static void take_buffer(int i)
 	if (!i)
 		begin_registering();
 	buffer.index = i;
-	add_register(true);
+	add_register(0);
 	run_sqes(0);
 }
 #endif

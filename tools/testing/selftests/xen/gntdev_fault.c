@@ -258,10 +258,6 @@ out:
 /* All pages become a buffer of a ring, are read, and are no buffer any more. */
 static void live_registered(struct lives *l)
 {
-	struct io_uring_rsrc_register table = {
-		.nr = 1,
-		.flags = IORING_RSRC_REGISTER_SPARSE,
-	};
 	struct situation *s = &l->s;
 	struct gntdev_uring_buffer buffer = {
 		.domid = s->g.domid,
@@ -273,18 +269,15 @@ static void live_registered(struct lives *l)
 
 	if (!step(l, "ring", !uring_open(&r)))
 		return;
-	if (!step(l, "table", !syscall(__NR_io_uring_register, r.fd,
-				       IORING_REGISTER_BUFFERS2, &table, sizeof(table))))
+	if (!step(l, "table", !uring_make_table(&r, 1)))
 		goto out;
-	uring_sqe(&r, IORING_OP_URING_CMD, s->fd, (uintptr_t)&buffer, 1,
-		  GNTDEV_URING_REGISTER);
+	uring_command(&r, s->fd, GNTDEV_URING_REGISTER, &buffer, 1);
 	errno = -uring_run(&r);
 	if (!step(l, "register", !errno))
 		goto out;
 	errno = -uring_io(&r, IORING_OP_WRITE_FIXED, l->null, NULL, SIZE, 0);
 	step(l, "write", errno == -SIZE);
-	uring_sqe(&r, IORING_OP_URING_CMD, s->fd, (uintptr_t)&slot, 1,
-		  GNTDEV_URING_UNREGISTER);
+	uring_command(&r, s->fd, GNTDEV_URING_UNREGISTER, &slot, 1);
 	errno = -uring_run(&r);
 	step(l, "unregister", !errno);
 out:

@@ -1145,6 +1145,31 @@ static inline struct io_uring_sqe *uring_sqe(struct uring *r, int opcode, int fd
 	return sqe;
 }
 
+/* A table of buffers, all empty. */
+static inline int uring_make_table(struct uring *r, unsigned int slots)
+{
+	struct io_uring_rsrc_register table = {
+		.nr = slots,
+		.flags = IORING_RSRC_REGISTER_SPARSE,
+	};
+
+	return syscall(__NR_io_uring_register, r->fd, IORING_REGISTER_BUFFERS2,
+		       &table, sizeof(table));
+}
+
+/* Add a command for gntdev with an array of @n elements. */
+static inline struct io_uring_sqe *uring_command(struct uring *r, int fd,
+						 unsigned int op,
+						 const void *array,
+						 unsigned int n)
+{
+	struct io_uring_sqe *sqe = uring_sqe(r, IORING_OP_URING_CMD, fd,
+					     (uintptr_t)array, n, 0);
+
+	sqe->cmd_op = op;
+	return sqe;
+}
+
 /* Submit the added requests, and wait for results; 0 or -errno. */
 static inline int uring_enter(struct uring *r, unsigned int wait)
 {

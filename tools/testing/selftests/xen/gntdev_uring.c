@@ -55,17 +55,6 @@ FIXTURE_VARIANT_ADD(uring, foreign) {
 	.source = GRANTS_FOREIGN,
 };
 
-static int make_table(struct uring *r)
-{
-	struct io_uring_rsrc_register table = {
-		.nr = SLOTS,
-		.flags = IORING_RSRC_REGISTER_SPARSE,
-	};
-
-	return syscall(__NR_io_uring_register, r->fd, IORING_REGISTER_BUFFERS2,
-		       &table, sizeof(table));
-}
-
 FIXTURE_SETUP(uring)
 {
 	self->disk = -1;
@@ -80,7 +69,7 @@ FIXTURE_SETUP(uring)
 		TH_LOG("%s: %s", test_disk(), strerror(errno));
 	ASSERT_LE(0, self->plain);
 	ASSERT_EQ(0, uring_open(&self->r));
-	ASSERT_EQ(0, make_table(&self->r));
+	ASSERT_EQ(0, uring_make_table(&self->r, SLOTS));
 }
 
 FIXTURE_TEARDOWN(uring)
@@ -101,16 +90,6 @@ static bool still_mapped(struct situation *s, int n)
 /* ------------------------------------------------------------------ */
 /* Requests */
 
-static struct io_uring_sqe *add_command(struct uring *r, int fd, unsigned int op,
-					const void *array, unsigned int n)
-{
-	struct io_uring_sqe *sqe = uring_sqe(r, IORING_OP_URING_CMD, fd,
-					     (uintptr_t)array, n, 0);
-
-	sqe->cmd_op = op;
-	return sqe;
-}
-
 /* Pages [first, first + n) as the buffer in a slot. */
 static struct gntdev_uring_buffer buffer_of(struct situation *s, unsigned int slot,
 					    int first, int n)
@@ -128,7 +107,7 @@ static struct gntdev_uring_buffer buffer_of(struct situation *s, unsigned int sl
 static int command(struct uring *r, int fd, unsigned int op, const void *array,
 		   unsigned int n)
 {
-	add_command(r, fd, op, array, n);
+	uring_command(r, fd, op, array, n);
 	return uring_run(r);
 }
 
@@ -182,10 +161,10 @@ static void linked_request(struct __test_metadata *_metadata, struct situation *
 	uint32_t slot = 5;
 	int i, got[3];
 
-	add_command(r, s->fd, GNTDEV_URING_REGISTER, &buffer, 1)->flags =
+	uring_command(r, s->fd, GNTDEV_URING_REGISTER, &buffer, 1)->flags =
 		IOSQE_IO_LINK | flags;
 	add_fixed(r, opcode, disk, slot, 0, SIZE, 0)->flags = IOSQE_IO_LINK | flags;
-	add_command(r, s->fd, GNTDEV_URING_UNREGISTER, &slot, 1)->flags = flags;
+	uring_command(r, s->fd, GNTDEV_URING_UNREGISTER, &slot, 1)->flags = flags;
 	ASSERT_EQ(0, uring_enter(r, 3));
 	for (i = 0; i < 3; i++) {
 		ASSERT_TRUE(uring_next(r, &got[i]));
@@ -239,7 +218,7 @@ TEST_F(uring, a_polling_thread_can_execute_the_request)
 	struct uring r;
 
 	ASSERT_EQ(0, uring_open_flags(&r, IORING_SETUP_SQPOLL));
-	ASSERT_EQ(0, make_table(&r));
+	ASSERT_EQ(0, uring_make_table(&r, SLOTS));
 	move_both_ways(_metadata, &self->s, &r, self->disk, self->plain, 0, false);
 	uring_close(&r);
 }
@@ -436,7 +415,7 @@ TEST_F(uring, wrong_commands_are_refused)
 	EXPECT_EQ(-EOPNOTSUPP, command(r, s->fd, 0, &good, 1));
 	EXPECT_EQ(-EOPNOTSUPP, command(r, s->fd, IOCTL_GNTDEV_GRANT_COPY, &good, 1));
 	for (i = 0; i < 3; i++) {
-		sqe = add_command(r, s->fd, GNTDEV_URING_REGISTER, &good, 1);
+		sqe = uring_command(r, s->fd, GNTDEV_URING_REGISTER, &good, 1);
 		if (i == 0)
 			sqe->addr3 = 1;
 		else if (i == 1)
@@ -575,12 +554,12 @@ TEST_F(uring, a_failed_request_does_not_keep_the_grants)
 	uint32_t slot = 2;
 	int i, got;
 
-	add_command(&self->r, s->fd, GNTDEV_URING_REGISTER, &buffer, 1)->flags =
+	uring_command(&self->r, s->fd, GNTDEV_URING_REGISTER, &buffer, 1)->flags =
 		IOSQE_IO_LINK;
 	/* Beyond the end of the buffer. */
 	add_fixed(&self->r, IORING_OP_READ_FIXED, self->disk, slot, PAGE, SIZE,
 		  0)->flags = IOSQE_IO_HARDLINK;
-	add_command(&self->r, s->fd, GNTDEV_URING_UNREGISTER, &slot, 1);
+	uring_command(&self->r, s->fd, GNTDEV_URING_UNREGISTER, &slot, 1);
 	ASSERT_EQ(0, uring_enter(&self->r, 3));
 	for (i = 0; i < 3; i++) {
 		ASSERT_TRUE(uring_next(&self->r, &got));
@@ -625,7 +604,7 @@ TEST_F(uring, closing_the_ring_unmaps_the_grants)
 
 	for (i = 0; i < 4; i++) {
 		ASSERT_EQ(0, uring_open(&r));
-		ASSERT_EQ(0, make_table(&r));
+		ASSERT_EQ(0, uring_make_table(&r, SLOTS));
 		if (i & 1) {
 			read_in_flight(_metadata, s, &r, p);
 		} else {
@@ -775,7 +754,7 @@ static bool send_all(struct situation *s, struct uring *r, int sock)
 {
 	struct io_uring_sqe *sqe;
 
-	if (uring_open(r) || make_table(r) || register_all(s, r))
+	if (uring_open(r) || uring_make_table(r, SLOTS) || register_all(s, r))
 		return false;
 	sqe = add_fixed(r, IORING_OP_SEND_ZC, sock, 0, 0, SIZE, 0);
 	sqe->ioprio = IORING_RECVSEND_FIXED_BUF;
@@ -866,7 +845,7 @@ TEST_F(uring, a_killed_process_leaves_nothing)
 	pid = fork();
 	ASSERT_LE(0, pid);
 	if (!pid) {
-		if (uring_open(&r) || make_table(&r))
+		if (uring_open(&r) || uring_make_table(&r, SLOTS))
 			_exit(1);
 		read_in_flight(_metadata, s, &r, p);
 		if (write(ready[1], "r", 1) != 1)
@@ -930,7 +909,7 @@ FIXTURE_SETUP(uring_read_only)
 	ASSERT_LE(0, self->disk);
 	ASSERT_LE(0, s->fd);
 	ASSERT_EQ(0, uring_open(&self->r));
-	ASSERT_EQ(0, make_table(&self->r));
+	ASSERT_EQ(0, uring_make_table(&self->r, SLOTS));
 }
 
 FIXTURE_TEARDOWN(uring_read_only)
@@ -1008,7 +987,7 @@ static void *register_repeatedly(void *arg)
 	struct uring r;
 	int i, got;
 
-	if (uring_open(&r) || make_table(&r)) {
+	if (uring_open(&r) || uring_make_table(&r, SLOTS)) {
 		me->errors = 1000;
 		return NULL;
 	}
@@ -1017,7 +996,7 @@ static void *register_repeatedly(void *arg)
 		add_fixed(&r, IORING_OP_WRITE_FIXED, me->disk, 1, 0, me->n * PAGE,
 			  me->first * PAGE);
 		me->errors += uring_enter(&r, 0) != 0;
-		add_command(&r, me->s->fd, GNTDEV_URING_UNREGISTER, &slot, 1);
+		uring_command(&r, me->s->fd, GNTDEV_URING_UNREGISTER, &slot, 1);
 		me->errors += uring_enter(&r, 2) != 0;
 		me->errors += !uring_next(&r, &got) || got < 0;
 		me->errors += !uring_next(&r, &got) || got < 0;
