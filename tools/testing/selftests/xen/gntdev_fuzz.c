@@ -23,7 +23,8 @@
  *   is either exactly a fixed one, or one of tagged sectors, or was never a
  *   grant and has no tags at all.  All else is an error.  In between each
  *   thread maps fixed pages privately, at its own addresses: that must always
- *   work, and show exactly these pages.
+ *   work, and show exactly these pages.  So must I/O with granted pages that
+ *   are buffers of the thread's own ring.
  *
  *   The work is done in rounds, each in a new process, which ends by undoing
  *   everything, or by exiting in the middle of its work, or by being killed.
@@ -77,6 +78,8 @@
 #define MAPS		32
 #define PIPES		3
 #define STRAYS		4
+#define SLOTS		4
+#define PENDING		4
 #define RECORDS		16
 
 #define AREA_SIZE	(16 * PAGE)	/* of a thread on the disk */
@@ -139,6 +142,14 @@ struct thread {
 	struct uring ring;
 	char *registered;
 	size_t registered_len;
+	struct uring buffers;		/* only of granted pages */
+	struct slot {
+		struct ioctl_gntdev_grant_ref page[WPAGES];
+		unsigned int count;	/* 0: empty */
+		bool of_fixed;		/* for reading only */
+	} slot[SLOTS];
+	int never[2];			/* an empty pipe */
+	unsigned int pending;		/* reads from it */
 	struct {
 		char *addr;
 		size_t len;
@@ -1504,6 +1515,292 @@ static bool do_uring_fixed(struct thread *t)
 	return true;
 }
 
+/* ------------------------------------------------------------------ */
+/* Operations: granted pages as buffers of a ring, without a mapping */
+
+static struct slot some_pages(struct thread *t)
+{
+	struct slot slot = { .count = 1 + rnd(t, WPAGES), .of_fixed = one_in(t, 2) };
+	struct grants *g = &sources[rnd(t, nr_sources)];
+	unsigned int i;
+
+	for (i = 0; i < slot.count; i++) {
+		slot.page[i].domid = g->domid;
+		slot.page[i].ref = g->ref[slot.of_fixed ? rnd(t, FIXED) :
+						       FIXED + rnd(t, LOOSE)];
+	}
+	return slot;
+}
+
+static struct gntdev_uring_buffer buffer_of(const struct slot *slot, uint32_t *refs,
+					    unsigned int index)
+{
+	unsigned int i;
+
+	for (i = 0; i < slot->count; i++)
+		refs[i] = slot->page[i].ref;
+	return (struct gntdev_uring_buffer){
+		.index = index,
+		.domid = slot->page[0].domid,
+		.flags = slot->of_fixed ? GNTDEV_URING_READ_ONLY : 0,
+		.count = slot->count,
+		.refs = (uintptr_t)refs,
+	};
+}
+
+static int run_command(struct thread *t, int fd, unsigned int op, const void *array,
+		       unsigned int n)
+{
+	int ret;
+
+	uring_command(&t->buffers, fd, op, array, n);
+	ret = uring_run(&t->buffers);
+	errno = -ret;
+	return ret;
+}
+
+/* Only with a file of one's own it must work, if the slots are empty. */
+static bool do_buffer_add(struct thread *t)
+{
+	unsigned int i, n = 1 + rnd(t, 2), at = rnd(t, SLOTS);
+	struct gntdev_uring_buffer buffer[2];
+	int fd = one_in(t, 2) ? t->own : some_fd(t);
+	uint32_t refs[2][WPAGES];
+	struct slot slot[2];
+	bool empty = true;
+
+	for (i = 0; i < n; i++) {
+		slot[i] = some_pages(t);
+		buffer[i] = buffer_of(&slot[i], refs[i], (at + i) % SLOTS);
+		empty &= !t->slot[(at + i) % SLOTS].count;
+	}
+	note(t, "register %lu buffers from slot %lu, fd %lu, %lu pages", n, at, fd,
+	     slot[0].count);
+	if (!result(t, run_command(t, fd, GNTDEV_URING_REGISTER, buffer, n))) {
+		if (fd == t->own && errno != (empty ? 0 : EBUSY))
+			fault("cannot register buffers: %s", strerror(errno));
+		return false;
+	}
+	if (!empty)
+		fault("a buffer was replaced");
+	for (i = 0; i < n; i++)
+		t->slot[(at + i) % SLOTS] = slot[i];
+	return true;
+}
+
+/* The first buffer is right, the second one, or the whole command, is not. */
+static bool do_buffer_bad(struct thread *t)
+{
+	unsigned int i, way = rnd(t, 12), op = GNTDEV_URING_REGISTER, n = 2;
+	struct gntdev_uring_buffer buffer[2], *b = &buffer[1];
+	int fd = one_in(t, 2) ? t->own : some_fd(t);
+	uint32_t refs[2][WPAGES];
+	void *array = buffer;
+	struct slot slot;
+
+	for (i = 0; i < 2; i++) {
+		slot = some_pages(t);
+		buffer[i] = buffer_of(&slot, refs[i], rnd(t, SLOTS));
+	}
+	switch (way) {
+	case 0:
+		refs[1][rnd(t, b->count)] = NO_REF + rnd(t, 256);
+		break;
+	case 1:
+		b->domid = 0x7ff1;
+		break;
+	case 2:
+		b->domid |= 0x10000U << rnd(t, 16);
+		break;
+	case 3:
+		b->flags |= 2U << rnd(t, 31);
+		break;
+	case 4:
+		b->count = one_in(t, 2) ? 0 : -1U - rnd(t, 1000);
+		break;
+	case 5:
+		b->count = GNTDEV_URING_MAX_PAGES - buffer[0].count + 1;
+		break;
+	case 6:
+		b->refs = (uintptr_t)bad_pointer(t, b->count * sizeof(refs[0][0]));
+		break;
+	case 7:
+		b->index = one_in(t, 2) ? SLOTS + rnd(t, 1000) : -1U - rnd(t, 1000);
+		break;
+	case 8:
+		b->index = buffer[0].index;
+		break;
+	case 9:
+		array = bad_pointer(t, sizeof(buffer));
+		break;
+	case 10:
+		op = one_in(t, 2) ? IOCTL_GNTDEV_MAP_GRANT_REF : 1U << rnd(t, 32);
+		break;
+	default:
+		n = one_in(t, 2) ? 0 : GNTDEV_URING_MAX_BUFFERS + 1 + rnd(t, 1000);
+		op = one_in(t, 2) ? op : GNTDEV_URING_UNREGISTER;
+		break;
+	}
+	note(t, "register buffers, fd %lu, bad, way %lu", fd, way);
+	return result(t, run_command(t, fd, op, array, n));
+}
+
+static bool do_buffer_del(struct thread *t)
+{
+	unsigned int i, n = 1 + rnd(t, 2), at = rnd(t, SLOTS);
+	int fd = one_in(t, 2) ? t->own : some_fd(t), ret;
+	uint32_t index[2];
+	bool used = true;
+
+	for (i = 0; i < n; i++) {
+		index[i] = (at + i) % SLOTS;
+		used &= !!t->slot[index[i]].count;
+	}
+	note(t, "unregister %lu buffers from slot %lu, fd %lu", n, at, fd);
+	ret = run_command(t, fd, GNTDEV_URING_UNREGISTER, index, n);
+	result(t, ret);
+	if (ret == -EBADF)
+		return false;
+	/* Those before an empty slot are unregistered, too. */
+	for (i = 0; i < n && t->slot[index[i]].count; i++)
+		t->slot[index[i]].count = 0;
+	if (used ? ret < 0 || ret > (int)n : ret != -EINVAL)
+		fault("unregister: %d, of %u buffers", ret, n);
+	return ret >= 0;
+}
+
+/* Check what was written to the disk from pages [first, first + n) of a buffer. */
+static void check_slot(struct thread *t, const struct slot *slot, unsigned int first,
+		       unsigned int n)
+{
+	unsigned int i;
+
+	check_disk(t, "buffer", n * PAGE);
+	for (i = 0; slot->of_fixed && i < n; i++)
+		if (memcmp(t->got + i * PAGE, bytes_of(slot->page[first + i]), PAGE))
+			fault("buffer: page %u of %u is another one", first + i,
+			      slot->count);
+}
+
+/* Also with an empty slot, beyond the end of a buffer, or into fixed pages. */
+static bool do_buffer_io(struct thread *t)
+{
+	unsigned int at = rnd(t, SLOTS), first = rnd(t, WPAGES), n = 1 + rnd(t, WPAGES);
+	struct slot *slot = &t->slot[at];
+	bool write = one_in(t, 2), good;
+	int ret;
+
+	if (slot->count && !one_in(t, 8)) {
+		first %= slot->count;
+		n = 1 + n % (slot->count - first);
+	}
+	note(t, write ? "write buffer %lu, pages %lu+%lu of %lu" :
+			"read buffer %lu, pages %lu+%lu of %lu",
+	     at, first, n, slot->count);
+	uring_fixed(&t->buffers, write ? IORING_OP_WRITE_FIXED : IORING_OP_READ_FIXED,
+		    t->disk, at, first * PAGE, n * PAGE,
+		    write ? area(t) : (off_t)SOURCE_AREA);
+	ret = uring_run(&t->buffers);
+	errno = -ret;
+	result(t, ret);
+	good = first + n <= slot->count && (write || !slot->of_fixed);
+	if (ret != (good ? (int)(n * PAGE) : -EFAULT))
+		fault("I/O of pages %u+%u of %u: %d", first, n, slot->count, ret);
+	else if (good && write)
+		check_slot(t, slot, first, n);
+	return good;
+}
+
+/* Register, write, unregister, as linked requests. */
+static bool do_buffer_linked(struct thread *t)
+{
+	unsigned int flags = one_in(t, 4) ? IOSQE_ASYNC : 0, i;
+	struct slot slot = some_pages(t);
+	struct gntdev_uring_buffer buffer;
+	uint32_t refs[WPAGES], at;
+	int got[3] = { 0 };
+
+	for (at = 0; at < SLOTS && t->slot[at].count; at++)
+		;
+	if (at == SLOTS)
+		return false;
+	buffer = buffer_of(&slot, refs, at);
+	note(t, "linked, buffer %lu, %lu pages, flags %#lx", at, slot.count, flags);
+	uring_command(&t->buffers, t->own, GNTDEV_URING_REGISTER, &buffer, 1)->flags =
+		IOSQE_IO_LINK | flags;
+	uring_fixed(&t->buffers, IORING_OP_WRITE_FIXED, t->disk, at, 0,
+		    slot.count * PAGE, area(t))->flags = IOSQE_IO_HARDLINK | flags;
+	uring_command(&t->buffers, t->own, GNTDEV_URING_UNREGISTER, &at, 1)->flags =
+		flags;
+	result(t, uring_enter(&t->buffers, 3));
+	for (i = 0; i < 3; i++)
+		if (!uring_next(&t->buffers, &got[i]))
+			fault("request %u of 3 has no result", i);
+	/* A worker thread may still hold the buffer. */
+	if (got[0] || got[1] != (int)(slot.count * PAGE) || got[2] < 0 || got[2] > 1)
+		fault("linked: %d, %d, %d", got[0], got[1], got[2]);
+	else
+		check_slot(t, &slot, 0, slot.count);
+	return true;
+}
+
+/* A read that does not end before it is cancelled. */
+static bool do_buffer_pending(struct thread *t)
+{
+	unsigned int at = rnd(t, SLOTS);
+	struct slot *slot = &t->slot[at];
+
+	if (!slot->count || slot->of_fixed || t->pending == PENDING)
+		return false;
+	note(t, "read from an empty pipe into buffer %lu", at);
+	uring_fixed(&t->buffers, IORING_OP_READ_FIXED, t->never[0], at, 0,
+		    slot->count * PAGE, 0);
+	if (!result(t, uring_enter(&t->buffers, 0)))
+		fault("cannot submit a read: %s", strerror(errno));
+	t->pending++;
+	return true;
+}
+
+static bool do_buffer_cancel(struct thread *t)
+{
+	int got, cancelled = -1, ended = 0;
+
+	if (!t->pending)
+		return false;
+	note(t, "cancel %lu reads", t->pending);
+	uring_sqe(&t->buffers, IORING_OP_ASYNC_CANCEL, -1, 0, 0, 0)->cancel_flags =
+		IORING_ASYNC_CANCEL_ANY | IORING_ASYNC_CANCEL_ALL;
+	result(t, uring_enter(&t->buffers, t->pending + 1));
+	while (uring_next(&t->buffers, &got)) {
+		if (got == -ECANCELED)
+			ended++;
+		else
+			cancelled = got;
+	}
+	if (ended != (int)t->pending || cancelled != ended)
+		fault("%d reads of %u were cancelled, %d ended", cancelled, t->pending,
+		      ended);
+	t->pending = 0;
+	return true;
+}
+
+/*
+ * Instead of closing the ring: at this time the new one could be mapped into a
+ * hole of the arena.
+ */
+static bool do_buffer_drop(struct thread *t)
+{
+	note(t, "unregister all buffers, %lu reads", t->pending);
+	memset(t->slot, 0, sizeof(t->slot));
+	if (!result(t, uring_unregister(&t->buffers)) ||
+	    uring_make_table(&t->buffers, SLOTS))
+		fault("cannot make a new table of buffers: %s", strerror(errno));
+	return true;
+}
+
+/* ------------------------------------------------------------------ */
+/* Operations: a mapping of one's own */
+
 /* Reserve the addresses: the kernel could place other mappings in a hole. */
 static void cover(char *p, size_t len)
 {
@@ -1698,6 +1995,14 @@ static const struct kind kinds[] = {
 	{ "uring", 20, do_uring, CAN, true },
 	{ "uring register", 25, do_uring_register, CAN, true },
 	{ "uring fixed", 25, do_uring_fixed, CAN, true },
+	{ "buffer add", 40, do_buffer_add, CAN, true },
+	{ "buffer bad", 10, do_buffer_bad, NEVER, true },
+	{ "buffer del", 25, do_buffer_del, CAN, true },
+	{ "buffer I/O", 40, do_buffer_io, CAN, true },
+	{ "buffer linked", 15, do_buffer_linked, CAN, true },
+	{ "buffer pending", 15, do_buffer_pending, CAN, true },
+	{ "buffer cancel", 5, do_buffer_cancel, CAN, true },
+	{ "buffer drop", 3, do_buffer_drop, CAN, true },
 	{ "alone", 35, do_alone, CAN, true },
 	{ "fork", 5, do_fork, CAN, true },
 };
@@ -1780,7 +2085,8 @@ static void thread_setup(struct thread *t, int id)
 		if (pwrite(t->file, loose_page, PAGE, AREA_SIZE + i * PAGE) !=
 		    (ssize_t)PAGE)
 			worker_fail("a file in memory");
-	if (uring_open(&t->ring))
+	if (uring_open(&t->ring) || uring_open(&t->buffers) ||
+	    uring_make_table(&t->buffers, SLOTS) || pipe2(t->never, O_CLOEXEC))
 		worker_fail("io_uring");
 	if (syscall(__NR_io_setup, 1, &t->aio))
 		worker_fail("AIO");
@@ -1797,6 +2103,8 @@ static void thread_tidy(struct thread *t)
 		pipe_close(t->pipe[i]);
 	pipe_close(t->my_pipe);
 	uring_close(&t->ring);
+	uring_close(&t->buffers);
+	pipe_close(t->never);
 	syscall(__NR_io_destroy, t->aio);
 	close(t->events);
 	close(t->own);

@@ -1170,6 +1170,18 @@ static inline struct io_uring_sqe *uring_command(struct uring *r, int fd,
 	return sqe;
 }
 
+/* Add I/O with a part of the buffer in a slot. */
+static inline struct io_uring_sqe *uring_fixed(struct uring *r, int opcode,
+					       int fd, unsigned int slot,
+					       uint64_t start, unsigned int len,
+					       uint64_t offset)
+{
+	struct io_uring_sqe *sqe = uring_sqe(r, opcode, fd, start, len, offset);
+
+	sqe->buf_index = slot;
+	return sqe;
+}
+
 /* Submit the added requests, and wait for results; 0 or -errno. */
 static inline int uring_enter(struct uring *r, unsigned int wait)
 {

@@ -130,20 +130,10 @@ static int unregister_slot(struct situation *s, struct uring *r, uint32_t slot)
 	return command(r, s->fd, GNTDEV_URING_UNREGISTER, &slot, 1);
 }
 
-static struct io_uring_sqe *add_fixed(struct uring *r, int opcode, int fd,
-				      unsigned int slot, uint64_t start,
-				      unsigned int len, uint64_t offset)
-{
-	struct io_uring_sqe *sqe = uring_sqe(r, opcode, fd, start, len, offset);
-
-	sqe->buf_index = slot;
-	return sqe;
-}
-
 static int fixed_io(struct uring *r, int opcode, int fd, unsigned int slot,
 		    uint64_t start, unsigned int len, uint64_t offset)
 {
-	add_fixed(r, opcode, fd, slot, start, len, offset);
+	uring_fixed(r, opcode, fd, slot, start, len, offset);
 	return uring_run(r);
 }
 
@@ -163,7 +153,7 @@ static void linked_request(struct __test_metadata *_metadata, struct situation *
 
 	uring_command(r, s->fd, GNTDEV_URING_REGISTER, &buffer, 1)->flags =
 		IOSQE_IO_LINK | flags;
-	add_fixed(r, opcode, disk, slot, 0, SIZE, 0)->flags = IOSQE_IO_LINK | flags;
+	uring_fixed(r, opcode, disk, slot, 0, SIZE, 0)->flags = IOSQE_IO_LINK | flags;
 	uring_command(r, s->fd, GNTDEV_URING_UNREGISTER, &slot, 1)->flags = flags;
 	ASSERT_EQ(0, uring_enter(r, 3));
 	for (i = 0; i < 3; i++) {
@@ -496,7 +486,7 @@ static void read_in_flight(struct __test_metadata *_metadata, struct situation *
 {
 	ASSERT_EQ(0, register_all(s, r));
 	ASSERT_EQ(0, pipe(pipefd));
-	add_fixed(r, IORING_OP_READ_FIXED, pipefd[0], 0, 0, SIZE, 0);
+	uring_fixed(r, IORING_OP_READ_FIXED, pipefd[0], 0, 0, SIZE, 0);
 	ASSERT_EQ(0, uring_enter(r, 0));
 }
 
@@ -557,8 +547,8 @@ TEST_F(uring, a_failed_request_does_not_keep_the_grants)
 	uring_command(&self->r, s->fd, GNTDEV_URING_REGISTER, &buffer, 1)->flags =
 		IOSQE_IO_LINK;
 	/* Beyond the end of the buffer. */
-	add_fixed(&self->r, IORING_OP_READ_FIXED, self->disk, slot, PAGE, SIZE,
-		  0)->flags = IOSQE_IO_HARDLINK;
+	uring_fixed(&self->r, IORING_OP_READ_FIXED, self->disk, slot, PAGE, SIZE,
+		    0)->flags = IOSQE_IO_HARDLINK;
 	uring_command(&self->r, s->fd, GNTDEV_URING_UNREGISTER, &slot, 1);
 	ASSERT_EQ(0, uring_enter(&self->r, 3));
 	for (i = 0; i < 3; i++) {
@@ -582,7 +572,7 @@ TEST_F(uring, buffers_that_end_together_are_all_unmapped)
 	ASSERT_EQ(0, register_buffers(&self->r, s->fd, buffers, 2));
 	ASSERT_EQ(0, pipe(p));
 	for (i = 0; i < 2; i++)
-		add_fixed(&self->r, IORING_OP_READ_FIXED, p[0], i, 0, SIZE / 2, 0);
+		uring_fixed(&self->r, IORING_OP_READ_FIXED, p[0], i, 0, SIZE / 2, 0);
 	ASSERT_EQ(0, uring_enter(&self->r, 0));
 	EXPECT_EQ(2, command(&self->r, s->fd, GNTDEV_URING_UNREGISTER, slots, 2));
 	close(p[1]);
@@ -756,7 +746,7 @@ static bool send_all(struct situation *s, struct uring *r, int sock)
 
 	if (uring_open(r) || uring_make_table(r, SLOTS) || register_all(s, r))
 		return false;
-	sqe = add_fixed(r, IORING_OP_SEND_ZC, sock, 0, 0, SIZE, 0);
+	sqe = uring_fixed(r, IORING_OP_SEND_ZC, sock, 0, 0, SIZE, 0);
 	sqe->ioprio = IORING_RECVSEND_FIXED_BUF;
 	return uring_run(r) == SIZE;
 }
@@ -790,6 +780,8 @@ static void send_and_end(struct __test_metadata *_metadata, struct situation *s,
 			pause();
 	}
 	close(ready[1]);
+	/* Only the child has it: its end leaves the data without a sender. */
+	close(sock[0]);
 	EXPECT_EQ(1, read(ready[0], &c, 1));
 	if (how == BY_SIGKILL)
 		kill(pid, SIGKILL);
@@ -807,7 +799,6 @@ static void send_and_end(struct __test_metadata *_metadata, struct situation *s,
 	EXPECT_LE(0, grants_wait_unused(&s->g, SOON_MS));
 	kill(pid, SIGKILL);
 	wait_child(pid, 5000);
-	close(sock[0]);
 	close(sock[1]);
 	close(ready[0]);
 }
@@ -993,8 +984,8 @@ static void *register_repeatedly(void *arg)
 	}
 	for (i = 0; i < 300; i++) {
 		me->errors += register_buffers(&r, me->s->fd, &buffer, 1) != 0;
-		add_fixed(&r, IORING_OP_WRITE_FIXED, me->disk, 1, 0, me->n * PAGE,
-			  me->first * PAGE);
+		uring_fixed(&r, IORING_OP_WRITE_FIXED, me->disk, 1, 0, me->n * PAGE,
+			    me->first * PAGE);
 		me->errors += uring_enter(&r, 0) != 0;
 		uring_command(&r, me->s->fd, GNTDEV_URING_UNREGISTER, &slot, 1);
 		me->errors += uring_enter(&r, 2) != 0;
