@@ -6,6 +6,6 @@
 # says on its console when something is wrong.
 complaints='Assertion .* failed|Xen BUG|Xen call trace|FATAL TRAP|Panic on CPU|kernel BUG'
 complaints+='|implicitly unmap|still pending|Bad rss-counter|Bad page|WARNING:|BUG:|Oops'
-complaints+='|KASAN|KCSAN|KFENCE|UBSAN|possible (recursive|circular)|lockdep|soft lockup'
+complaints+='|KASAN|KCSAN|KFENCE|UBSAN|possible (recursive|circular)|lockdep is turned off|soft lockup'
 complaints+='|hard LOCKUP|blocked for more than|rcu.*stall|segfault at|unable to handle'
 complaints+='|general protection|Kernel panic|refcount_t:|list_(add|del) corruption|crashed:'
