@@ -21,7 +21,11 @@
 /* ring.h wants these. */
 #define xen_mb()	__atomic_thread_fence(__ATOMIC_SEQ_CST)
 #define xen_rmb()	__atomic_thread_fence(__ATOMIC_ACQUIRE)
+#ifdef FAKE_XEN
+void xen_wmb(void);
+#else
 #define xen_wmb()	__atomic_thread_fence(__ATOMIC_RELEASE)
+#endif
 #include <xen/xen.h>
 #include <xen/grant_table.h>
 #include <xen/event_channel.h>

@@ -865,6 +865,14 @@ void __wrap_request_end(struct request *req, int64_t result)
 	__real_request_end(req, result);
 }
 
+/* The daemon may be killed between any two stores that need this order. */
+void xen_wmb(void)
+{
+	__atomic_thread_fence(__ATOMIC_RELEASE);
+	if (!(rand() & 63))
+		usleep(1000);
+}
+
 /* Fails where the kernel's own checks would hide that the daemon's are missing. */
 void __wrap_io_queue(struct request *req)
 {

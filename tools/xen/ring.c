@@ -318,10 +318,13 @@ int rings_attach(struct device *dev)
 		if (saved->queue && saved->answered &&
 		    (int32_t)(saved->rsp - dev->rings[saved->queue - 1].back.rsp_prod_pvt) < 0)
 			saved->queue = 0;
-		if (saved->queue)
+		if (saved->queue) {
+			/* Another response may now get the place that it had. */
+			saved->answered = 0;
 			active[saved->queue - 1]++;
-		else
+		} else {
 			dev->free[dev->nr_free++] = req;
+		}
 	}
 	for (i = 0; i < dev->nr_rings; i++) {
 		struct blkif_back_ring *back = &dev->rings[i].back;
